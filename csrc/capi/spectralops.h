@@ -1,0 +1,157 @@
+/* The flat C interface of libspectralops.
+ *
+ * Plain pointers, sizes, element strides and codes: no torch, no Python, no C++ in the signatures, so that one
+ * binary serves every framework.  No function here allocates device memory or synchronises; outputs and
+ * workspaces belong to the caller.  Every function returns a spectralops_status; the text of the last failure in
+ * the calling thread is spectralops_last_error().
+ *
+ * Where a call runs.  `device` = SPECTRALOPS_CPU runs on `threads` CPU threads and ignores `stream`; `device` >= 0 is a CUDA
+ * ordinal, `stream` a cudaStream_t (0 is the legacy default stream), and `threads` is ignored.
+ *
+ * Arithmetic is float for 16-bit and float data, double for double data; integers wrap.  "compute type" below means that type.
+ */
+#ifndef SPECTRALOPS_H
+#define SPECTRALOPS_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define SPECTRALOPS_API __attribute__((visibility("default")))
+#else
+#define SPECTRALOPS_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SPECTRALOPS_ABI_VERSION 1
+#define SPECTRALOPS_CPU (-1)
+
+enum spectralops_status {
+  SPECTRALOPS_OK = 0,
+  SPECTRALOPS_INVALID = 1,     /* an argument is wrong; the text names it */
+  SPECTRALOPS_UNSUPPORTED = 2, /* right, but no kernel here handles it */
+  SPECTRALOPS_NO_CUDA = 3,     /* this library was built without its CUDA part */
+  SPECTRALOPS_CUDA = 4         /* the CUDA runtime reported an error */
+};
+
+enum spectralops_dtype {
+  SPECTRALOPS_F32 = 0,
+  SPECTRALOPS_F64 = 1,
+  SPECTRALOPS_F16 = 2,
+  SPECTRALOPS_BF16 = 3,
+  SPECTRALOPS_I32 = 4,
+  SPECTRALOPS_I64 = 5
+};
+
+enum spectralops_rational_version {
+  SPECTRALOPS_RATIONAL_A = 0,     /* Q = 1 + sum_{i>=1} |b_i| |x|^i        */
+  SPECTRALOPS_RATIONAL_B = 1,     /* Q = 1 + |sum_{i>=1} b_i x^i|          */
+  SPECTRALOPS_RATIONAL_C = 2,     /* Q = 0.1 + |sum_{i>=0} b_i x^i|        */
+  SPECTRALOPS_RATIONAL_SMOOTH = 3 /* Q = 1 + (sum_{i>=1} b_i x^i)^2        */
+};
+
+enum spectralops_order { SPECTRALOPS_NATURAL = 0, SPECTRALOPS_DYADIC = 1, SPECTRALOPS_SEQUENCY = 2 };
+
+enum spectralops_format { SPECTRALOPS_INT8 = 0, SPECTRALOPS_FP8_E4M3 = 1, SPECTRALOPS_MXFP4 = 2, SPECTRALOPS_NVFP4 = 3 };
+
+/* ---- the library itself ------------------------------------------------------------------------------------ */
+SPECTRALOPS_API int spectralops_abi_version(void);
+SPECTRALOPS_API const char* spectralops_build_info(void); /* JSON: version, cuda (bool), archs, compiler, cpu (list) */
+SPECTRALOPS_API const char* spectralops_last_error(void);
+
+/* The CPU instruction set in use: "avx512", "avx2" or "portable".  set: NULL chooses the best this machine has. */
+SPECTRALOPS_API const char* spectralops_cpu_capability(void);
+SPECTRALOPS_API int spectralops_set_cpu_capability(const char* name);
+
+/* Run CPU kernels on an OpenMP runtime that is already in the process (torch's), so that two thread pools never
+ * fight over the cores: the addresses of its GOMP_parallel and omp_get_thread_num.  NULL, NULL returns to the library's own pool. */
+SPECTRALOPS_API int spectralops_set_openmp(void* gomp_parallel, void* omp_get_thread_num);
+
+/* ---- rational: y = P(x) / Q(x), P = sum_{i<=m} a_i x^i ----------------------------------------------------------
+ * x, grad, ...: (rows, dim) with unit stride in dim and the given row stride in elements (0 broadcasts one row).
+ * The groups are contiguous slices of dim, dim % groups == 0.  Coefficients are in the compute type, the row of group g at
+ * numerator + g * numerator_stride; stride 0 shares one row.  nb = n coefficients in the denominator, n + 1 for version C
+ * (den_degree is n).  sign_at_zero (0 or 1) is the value of sign(0) in every derivative of |.|; 0 is torch's. */
+SPECTRALOPS_API int spectralops_rational_forward(
+    const void* x, int64_t x_stride, const void* numerator, int64_t numerator_stride, const void* denominator,
+    int64_t denominator_stride, void* y, int64_t rows, int64_t dim, int64_t groups, int32_t num_degree, int32_t den_degree,
+    int32_t version, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* Bytes of workspace for the two functions below. */
+SPECTRALOPS_API int64_t spectralops_rational_workspace(int64_t rows, int64_t dim, int64_t groups, int32_t num_degree,
+                                                       int32_t den_degree, int32_t version, int32_t dtype, int32_t device);
+
+/* dx (rows, dim) contiguous; dnumerator (groups, m+1), ddenominator (groups, nb) contiguous in the compute type, summed in an
+ * order that depends on the sizes alone, never on the number of threads. */
+SPECTRALOPS_API int spectralops_rational_backward(
+    const void* grad, int64_t grad_stride, const void* x, int64_t x_stride, const void* numerator, int64_t numerator_stride,
+    const void* denominator, int64_t denominator_stride, void* dx, void* dnumerator, void* ddenominator, void* workspace,
+    int64_t workspace_bytes, int64_t rows, int64_t dim, int64_t groups, int32_t num_degree, int32_t den_degree, int32_t version,
+    int32_t sign_at_zero, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* The gradient of  sum(ggx * dx) + sum(ggnumerator * dnumerator) + sum(ggdenominator * ddenominator)  with respect to grad, x and the
+ * coefficients.  ggnumerator (groups, m+1) and ggdenominator (groups, nb) contiguous in the compute type. */
+SPECTRALOPS_API int spectralops_rational_double_backward(
+    const void* ggx, int64_t ggx_stride, const void* ggnumerator, const void* ggdenominator, const void* grad, int64_t grad_stride,
+    const void* x, int64_t x_stride, const void* numerator, int64_t numerator_stride, const void* denominator,
+    int64_t denominator_stride, void* dgrad, void* dx, void* dnumerator, void* ddenominator, void* workspace,
+    int64_t workspace_bytes, int64_t rows, int64_t dim, int64_t groups, int32_t num_degree, int32_t den_degree, int32_t version,
+    int32_t sign_at_zero, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* ---- Walsh-Hadamard: y = scale * signs_out * (H (signs_in * x)), H = H_m (x) H_{2^log2} along n = m 2^log2 -------------------------
+ * x: (outer, n, inner), contiguous but for the stride between outer slices (x_stride, in elements); y contiguous.  The Sylvester factor runs
+ * over the fast bits of the index along n.  base: H_m packed, row i in words base[i*ceil(m/64)...], bit j of the row set where the entry is -1;
+ * NULL for m = 1; a host pointer on a CPU, a device pointer on a GPU; pass the transposed table for H^T.
+ * signs: compute type (the data's own type for integers), (sign_blocks, n), the row of outer slice o being o % sign_blocks; NULL for all ones; indexed by
+ * the position in memory of the input (signs_in) and the output (signs_out).  order_in, order_out: how the input and the output
+ * index along n are ordered; other than natural needs m = 1.  scale must be an integer for integer data.
+ * Bits are combined in an order that depends on n alone, not on the data type: 16-bit input gives the bits that the same values in float give, before the store. */
+SPECTRALOPS_API int64_t spectralops_hadamard_workspace(int64_t outer, int64_t n, int64_t inner, int32_t base_size, int32_t dtype,
+                                                       int32_t device, int32_t threads);
+SPECTRALOPS_API int spectralops_hadamard(const void* x, int64_t x_stride, void* y, const void* signs_in, const void* signs_out,
+                                         int64_t sign_blocks, const void* base, int64_t outer, int64_t n, int64_t inner,
+                                         int32_t base_size, double scale, int32_t order_in, int32_t order_out, void* workspace,
+                                         int64_t workspace_bytes, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* Rotate rows of x (rows, dim) in blocks of `block` (block divides dim, block = base_size 2^k) and quantise groups of `group` contiguous
+ * elements (group divides dim).  signs: (sign_blocks, block), block j of a row using signs row j % sign_blocks.  With amax over the group, r the rotated values in float:
+ *   int8      scale = amax / 127  (float),               q = clamp(rint(r / scale), -127, 127)          int8
+ *   fp8_e4m3  scale = amax / 448  (float),               q = e4m3fn(clamp(r / scale, -448, 448))        1 byte
+ *   mxfp4     scale = 2^clamp(floor(log2 amax) - 2, -127, 127)  (e8m0, 1 byte), q = e2m1(r / scale) saturating   two a byte, low nibble first
+ *   nvfp4     scale = e4m3fn(clamp(amax / 6, 2^-9, 448)) (1 byte),              q = e2m1(r / scale) saturating   two a byte, low nibble first
+ * All rounding is to nearest, ties to even; division is IEEE division.  A group whose amax is 0 has scale 1 (mxfp4: 2^-127; nvfp4: 2^-9) and q = 0.
+ * A NaN or Inf in a group gives scale NaN (mxfp4: byte 255; nvfp4: 0x7f) and q = 0.
+ * round_rotation != 0 rounds r to the data type first.  dtype F32, F16 or BF16.
+ * scales: (rows, dim / group).  group need not divide block nor block group; */
+SPECTRALOPS_API int64_t spectralops_hadamard_quantize_workspace(int64_t rows, int64_t dim, int64_t block, int32_t base_size,
+                                                                int32_t dtype, int32_t device, int32_t threads);
+SPECTRALOPS_API int spectralops_hadamard_quantize(const void* x, int64_t x_stride, void* q, void* scales, const void* signs,
+                                                  int64_t sign_blocks, const void* base, int64_t rows, int64_t dim, int64_t block,
+                                                  int64_t group, int32_t base_size, double scale, int32_t format,
+                                                  int32_t round_rotation, void* workspace, int64_t workspace_bytes, int32_t dtype,
+                                                  int32_t device, int32_t threads, void* stream);
+
+/* y (outer, num_rows) = scale * (H (signs * x))[rows]: x (outer, n) with outer stride x_stride, rows int64 in [0, n). */
+SPECTRALOPS_API int64_t spectralops_srht_workspace(int64_t outer, int64_t n, int32_t base_size, int32_t dtype, int32_t device,
+                                                   int32_t threads);
+SPECTRALOPS_API int spectralops_srht(const void* x, int64_t x_stride, const void* signs, const void* rows, void* y,
+                                     const void* base, int64_t outer, int64_t n, int64_t num_rows, int32_t base_size, double scale,
+                                     void* workspace, int64_t workspace_bytes, int32_t dtype, int32_t device, int32_t threads,
+                                     void* stream);
+
+/* ---- kernels without a launch -----------------------------------------------------------------------------------
+ * While recording is on in the calling thread, a call with device >= 0 validates and plans as usual but appends its launches to a list instead
+ * of running them; another runtime (CuPy's NVRTC) then compiles the same headers and launches them.  `sm` is the compute capability to plan for (90 for
+ * 9.0), `sm_count` its multiprocessors, `shared_limit` the opt-in shared memory of a block. */
+SPECTRALOPS_API int spectralops_record_begin(int32_t sm, int32_t sm_count, int64_t shared_limit);
+SPECTRALOPS_API int spectralops_record_end(void); /* the number of launches recorded */
+/* name: the kernel's C++ name with template arguments; params: the bytes of its single by-value argument. */
+SPECTRALOPS_API int spectralops_record_get(int32_t index, const char** name, int64_t grid[3], int64_t block[3],
+                                           int64_t* shared_bytes, const void** params, int64_t* params_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
