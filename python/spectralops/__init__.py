@@ -1,0 +1,23 @@
+"""spectralops: fused CUDA, Triton and C++ kernels for spectral and basis operators, behind plain PyTorch functions.
+
+Importing loads neither triton nor the compiled core: a missing one is reported when it is asked for.
+"""
+
+from .backends import explain
+from .ops.hadamard import hadamard_transform, srht
+from .ops.hadamard_quantize import hadamard_quantize
+from .ops.rational import rational
+from .replace import replace
+
+__version__ = "0.1.0"
+OPS = ("rational", "hadamard_transform", "hadamard_quantize", "srht")  # the names that explain and profile take
+
+__all__ = [*OPS, "explain", "replace", "nn", "testing", "OPS"]
+
+
+def __getattr__(name: str):
+    if name in ("nn", "testing", "profile", "kernels"):
+        import importlib
+
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

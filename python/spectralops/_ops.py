@@ -1,0 +1,103 @@
+"""Every operator that torch sees, once: its schema and its fake (the shapes and dtypes it returns).
+
+`ops/<op>.py` gives each one its implementation with `implement`. No complex tensor crosses these schemas; outputs are contiguous; `backend` is None for
+the automatic choice. Operators know nothing of autograd: the functions above them do (see `ops/`).
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+_library = torch.library.Library("spectralops", "DEF")
+
+# name -> torch dtype of (q, scales) and the values that one element of q holds
+FORMATS = {
+    "int8": (torch.int8, torch.float32, 1),
+    "fp8_e4m3": (torch.float8_e4m3fn, torch.float32, 1),
+    "mxfp4": (torch.uint8, torch.float8_e8m0fnu, 2),
+    "nvfp4": (torch.uint8, torch.float8_e4m3fn, 2),
+}
+
+
+def _define(schema: str):
+    """Define an operator and register the decorated function as its fake."""
+    name = schema[: schema.index("(")]
+    _library.define(schema)
+
+    def register(fake: Callable) -> Callable:
+        torch.library.register_fake(f"spectralops::{name}", fake, lib=_library)
+        return fake
+
+    return register
+
+
+def implement(name: str) -> Callable:
+    """Decorator: the implementation of an operator on every device; returns the operator, ready to be called."""
+
+    def register(function: Callable):
+        _library.impl(name, function, "CompositeExplicitAutograd")
+        return getattr(torch.ops.spectralops, name).default
+
+    return register
+
+
+def register_vmap(name: str) -> Callable:
+    """Decorator: the batching rule (info, in_dims, *args) -> (outputs, out_dims) of an operator."""
+
+    def register(rule: Callable) -> Callable:
+        torch.library.register_vmap(f"spectralops::{name}", rule, lib=_library)
+        return rule
+
+    return register
+
+
+def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in tensors)
+
+
+@_define("rational_forward(Tensor x, Tensor numerator, Tensor denominator, int version, str? backend=None) -> Tensor")
+def _(x, numerator, denominator, version, backend=None):
+    return x.new_empty(x.shape)
+
+
+@_define(
+    "rational_backward(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, int version, int sign_at_zero,"
+    " str? backend=None) -> (Tensor, Tensor, Tensor)"
+)
+def _(grad, x, numerator, denominator, version, sign_at_zero, backend=None):
+    return _like(x, numerator, denominator)
+
+
+@_define(
+    "rational_double_backward(Tensor ggx, Tensor ggnum, Tensor ggden, Tensor grad, Tensor x, Tensor numerator, Tensor denominator,"
+    " int version, int sign_at_zero, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+def _(ggx, ggnum, ggden, grad, x, numerator, denominator, version, sign_at_zero, backend=None):
+    return _like(grad, x, numerator, denominator)
+
+
+@_define(
+    "hadamard(Tensor x, Tensor? signs_in, Tensor? signs_out, float scale, int dim, int block, int order_in, int order_out,"
+    " bool transpose, str? backend=None) -> Tensor"
+)
+def _(x, signs_in, signs_out, scale, dim, block, order_in, order_out, transpose, backend=None):
+    return x.new_empty(x.shape)
+
+
+@_define(
+    "hadamard_quantize(Tensor x, Tensor? signs, float scale, int block, int group, str format, bool round_rotation,"
+    " str? backend=None) -> (Tensor, Tensor)"
+)
+def _(x, signs, scale, block, group, format, round_rotation, backend=None):
+    dtype, scale_dtype, packed = FORMATS[format]
+    *leading, size = x.shape
+    q = x.new_empty((*leading, size // packed), dtype=dtype)
+    return q, x.new_empty((*leading, size // group), dtype=scale_dtype)
+
+
+@_define("srht(Tensor x, Tensor signs, Tensor rows, float scale, str? backend=None) -> Tensor")
+def _(x, signs, rows, scale, backend=None):
+    return x.new_empty((*x.shape[:-1], rows.shape[0]))

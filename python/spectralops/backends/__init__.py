@@ -1,0 +1,103 @@
+"""Which implementation runs a call, and why.
+
+Every backend is a module with the functions of one list, on tensors whose shapes the op layer has already normalised, and
+`supports(name, *args) -> (bool, reason)` for the same arguments:
+
+    rational_forward(x (rows, dim), num (Gn, m+1), den (Gd, nb), version)                          -> y
+    rational_backward(grad, x, num, den, version, sign_at_zero)                                    -> dx, dnum (G, m+1), dden (G, nb)
+    rational_double_backward(ggx, ggnum, ggden, grad, x, num, den, version, sign_at_zero)          -> dgrad, dx, dnum, dden
+    hadamard(x (outer, n, inner), signs_in, signs_out, base, scale, order_in, order_out)           -> y
+    hadamard_quantize(x (rows, dim), signs, base, scale, block, group, format, round_rotation)     -> q, scales
+    srht(x (outer, n), signs, rows, base, scale)                                                   -> y (outer, num_rows)
+
+Automatic choice takes the first that supports the call and is quiet about it; `explain` tells. A backend named by hand raises if it cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+from types import ModuleType
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from .. import envs
+
+NAMES = ("cuda", "triton", "cupy", "cpu", "reference")
+AUTOMATIC = {"cuda": ("cuda", "triton", "cupy", "reference"), "cpu": ("cpu", "reference")}
+
+_modules: dict[str, ModuleType] = {}
+_explaining: contextvars.ContextVar[list | None] = contextvars.ContextVar("explaining", default=None)
+
+
+class _Explained(Exception):
+    """Leaves a call once its backend has been decided."""
+
+
+def backend(name: str) -> ModuleType:
+    module = _modules.get(name)
+    if module is None:
+        if name not in NAMES:
+            raise ValueError(f"backend must be None or one of {', '.join(map(repr, NAMES))}; got {name!r}")
+        module = _modules[name] = importlib.import_module(f"{__name__}.{name}")
+    return module
+
+
+def select(function: str, requested: str | None, *args) -> Callable:
+    """The function of the backend that runs this call."""
+    requested = requested or envs.backend()
+    if _explaining.get() is not None:
+        _record(function, requested, args)
+    if requested is not None:
+        module = backend(requested)
+        yes, reason = module.supports(function, *args)
+        if not yes:
+            raise RuntimeError(f"backend {requested!r} cannot run {function}: {reason}")
+        return getattr(module, function)
+    for name in AUTOMATIC.get(args[0].device.type, ("reference",)):
+        module = backend(name)
+        if module.supports(function, *args)[0]:
+            return getattr(module, function)
+    raise RuntimeError(f"no backend runs {function} on {args[0].device}")  # the reference takes everything
+
+
+def _record(function: str, requested: str | None, args: tuple) -> None:
+    x = next(a for a in args if isinstance(a, Tensor))
+    candidates = (requested,) if requested else AUTOMATIC.get(x.device.type, ("reference",))
+    lines, chosen = [], None
+    for name in NAMES:
+        yes, reason = backend(name).supports(function, *args)
+        state = "no"
+        if yes and name in candidates and chosen is None:
+            chosen, state = name, "chosen"
+        elif yes:
+            state = "able" if name in candidates or requested is None else "able, not asked for"
+        lines.append(f"  {name:<10} {state:<7} {reason}")
+    how = f"backend={requested!r} was asked for" if requested else "chosen automatically"
+    shape = "x".join(map(str, x.shape))
+    head = f"{function} on {x.device}, {str(x.dtype).removeprefix('torch.')} {shape}: {chosen or 'nothing can run it'} ({how})"
+    _explaining.get().append("\n".join([head, *lines]))
+    raise _Explained
+
+
+def explain(op_name: str, *args, **kwargs) -> str:
+    """Which backend a call would use, and for each of the others the reason why not; runs nothing.
+
+    >>> print(spectralops.explain("rational", x, numerator, denominator))
+    """
+    import spectralops
+
+    public = getattr(spectralops, op_name, None)
+    if op_name not in spectralops.OPS or public is None:
+        raise ValueError(f"op_name must be one of {', '.join(spectralops.OPS)}; got {op_name!r}")
+    found: list[str] = []
+    token = _explaining.set(found)
+    try:
+        with contextlib.suppress(_Explained), torch.no_grad():
+            public(*args, **kwargs)
+    finally:
+        _explaining.reset(token)
+    return found[0] if found else f"{op_name}: nothing to launch for this call (empty input, or the plain reference)"

@@ -1,0 +1,147 @@
+"""Calls of the C core (csrc/capi/spectralops.h) on torch tensors, shared by the `cpu` and `cuda` backends.
+
+`where(x)` gives the last arguments of every call: device, threads, stream. The caller has checked everything.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._loader import core
+from .._ops import FORMATS
+
+DTYPES = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.float16: 2,
+    torch.bfloat16: 3,
+    torch.int32: 4,
+    torch.int64: 5,
+}
+MAX_DEGREE = 32  # of the general rational kernels
+FORMAT_CODES = {name: code for code, name in enumerate(FORMATS)}
+
+
+def _pointer(t: Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()
+
+
+def _workspace(size: int, device: torch.device) -> Tensor | None:
+    return torch.empty(size, dtype=torch.uint8, device=device) if size else None
+
+
+def _coefficients(num: Tensor, den: Tensor) -> tuple[int, int, int, int]:
+    """Pointers and group strides; a single row is shared by stride 0."""
+    return (
+        num.data_ptr(),
+        num.shape[1] if num.shape[0] > 1 else 0,
+        den.data_ptr(),
+        den.shape[1] if den.shape[0] > 1 else 0,
+    )
+
+
+def _sizes(x: Tensor, num: Tensor, den: Tensor, version: int) -> tuple[int, ...]:
+    """rows, dim, groups, num_degree, den_degree, version."""
+    groups = max(num.shape[0], den.shape[0])
+    return (*x.shape, groups, num.shape[1] - 1, den.shape[1] - (version == 2), version)
+
+
+# The position of x among the arguments of a backend function; the rational coefficients follow it.
+_X = {"rational_backward": 1, "rational_double_backward": 4}
+
+
+def unsupported(function: str, *args) -> str | None:
+    """Why the core has no kernel for this call, or None."""
+    at = _X.get(function, 0)
+    if args[at].dtype not in DTYPES:
+        return f"no kernel for {args[at].dtype}"
+    if function.startswith("rational") and max(args[at + 1].shape[1] - 1, args[at + 2].shape[1]) > MAX_DEGREE:
+        return f"degrees above {MAX_DEGREE}"
+    return None
+
+
+def rational_forward(where, x, num, den, version):
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    core().rational_forward(
+        x.data_ptr(), x.stride(0), *_coefficients(num, den), y.data_ptr(),
+        *_sizes(x, num, den, version), DTYPES[x.dtype], *where(x),
+    )  # fmt: skip
+    return y
+
+
+def _rational_outputs(x, num, den, version, device_code):
+    sizes = _sizes(x, num, den, version)
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    dnum, dden = num.new_empty((sizes[2], num.shape[1])), den.new_empty((sizes[2], den.shape[1]))
+    work = _workspace(core().rational_workspace(*sizes, DTYPES[x.dtype], device_code), x.device)
+    return sizes, dx, dnum, dden, work
+
+
+def rational_backward(where, grad, x, num, den, version, sign_at_zero):
+    place = where(x)
+    sizes, dx, dnum, dden, work = _rational_outputs(x, num, den, version, place[0])
+    core().rational_backward(
+        grad.data_ptr(), grad.stride(0), x.data_ptr(), x.stride(0), *_coefficients(num, den),
+        dx.data_ptr(), dnum.data_ptr(), dden.data_ptr(), _pointer(work), 0 if work is None else work.numel(),
+        *sizes, sign_at_zero, DTYPES[x.dtype], *place,
+    )  # fmt: skip
+    return dx, dnum, dden
+
+
+def rational_double_backward(where, ggx, ggnum, ggden, grad, x, num, den, version, sign_at_zero):
+    place = where(x)
+    sizes, dx, dnum, dden, work = _rational_outputs(x, num, den, version, place[0])
+    dgrad = torch.empty_like(dx)
+    core().rational_double_backward(
+        ggx.data_ptr(), ggx.stride(0), ggnum.data_ptr(), ggden.data_ptr(), grad.data_ptr(), grad.stride(0),
+        x.data_ptr(), x.stride(0), *_coefficients(num, den),
+        dgrad.data_ptr(), dx.data_ptr(), dnum.data_ptr(), dden.data_ptr(), _pointer(work), 0 if work is None else work.numel(),
+        *sizes, sign_at_zero, DTYPES[x.dtype], *place,
+    )  # fmt: skip
+    return dgrad, dx, dnum, dden
+
+
+def hadamard(where, x, signs_in, signs_out, base, scale, order_in, order_out):
+    outer, n, inner = x.shape
+    m, place, code = base.size if base else 1, where(x), DTYPES[x.dtype]
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    size = core().hadamard_workspace(outer, n, inner, m, code, *place[:2])
+    work = _workspace(size, x.device)
+    signs = signs_in if signs_in is not None else signs_out
+    core().hadamard(
+        x.data_ptr(), x.stride(0), y.data_ptr(), _pointer(signs_in), _pointer(signs_out), 1 if signs is None else signs.shape[0],
+        _pointer(base.packed(x.device) if base else None), outer, n, inner, m, scale, order_in, order_out,
+        _pointer(work), size, code, *place,
+    )  # fmt: skip
+    return y
+
+
+def hadamard_quantize(where, x, signs, base, scale, block, group, format, round_rotation):
+    rows, dim = x.shape
+    dtype, scale_dtype, packed = FORMATS[format]
+    m, place, code = base.size if base else 1, where(x), DTYPES[x.dtype]
+    q = torch.empty((rows, dim // packed), dtype=dtype, device=x.device)
+    scales = torch.empty((rows, dim // group), dtype=scale_dtype, device=x.device)
+    size = core().hadamard_quantize_workspace(rows, dim, block, m, code, *place[:2])
+    work = _workspace(size, x.device)
+    core().hadamard_quantize(
+        x.data_ptr(), x.stride(0), q.data_ptr(), scales.data_ptr(), _pointer(signs), 1 if signs is None else signs.shape[0],
+        _pointer(base.packed(x.device) if base else None), rows, dim, block, group, m, scale, FORMAT_CODES[format],
+        int(round_rotation), _pointer(work), size, code, *place,
+    )  # fmt: skip
+    return q, scales
+
+
+def srht(where, x, signs, rows, base, scale):
+    outer, n = x.shape
+    m, place, code = base.size if base else 1, where(x), DTYPES[x.dtype]
+    y = torch.empty((outer, rows.shape[0]), dtype=x.dtype, device=x.device)
+    size = core().srht_workspace(outer, n, m, code, *place[:2])
+    work = _workspace(size, x.device)
+    core().srht(
+        x.data_ptr(), x.stride(0), _pointer(signs), rows.data_ptr(), y.data_ptr(),
+        _pointer(base.packed(x.device) if base else None), outer, n, rows.shape[0], m, scale,
+        _pointer(work), size, code, *place,
+    )  # fmt: skip
+    return y

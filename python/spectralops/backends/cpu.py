@@ -1,0 +1,46 @@
+"""C++ kernels for CPU tensors: AVX-512, AVX2 or portable code, on torch's own OpenMP threads."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from . import _core
+from .._loader import CoreMissing, core, core_status
+
+_ready: bool | None = None
+
+
+def _where(x: Tensor) -> tuple[int, int, int]:
+    return -1, torch.get_num_threads(), 0
+
+
+def _loaded() -> bool:
+    global _ready
+    if _ready is None:
+        try:
+            core()
+            _ready = True
+        except CoreMissing:
+            _ready = False
+    return _ready
+
+
+def supports(function: str, *args) -> tuple[bool, str]:
+    if not _loaded():
+        return False, core_status()
+    x = args[0]
+    if x.device.type != "cpu":
+        return False, f"takes CPU tensors, this one is on {x.device}"
+    reason = _core.unsupported(function, *args)
+    return reason is None, reason or "C++ kernels"
+
+
+rational_forward = partial(_core.rational_forward, _where)
+rational_backward = partial(_core.rational_backward, _where)
+rational_double_backward = partial(_core.rational_double_backward, _where)
+hadamard = partial(_core.hadamard, _where)
+hadamard_quantize = partial(_core.hadamard_quantize, _where)
+srht = partial(_core.srht, _where)

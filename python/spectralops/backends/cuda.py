@@ -1,0 +1,51 @@
+"""Prebuilt CUDA kernels of the C core for CUDA tensors, on the current stream."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor
+
+from . import _core
+from .._loader import CoreMissing, build_info, core, core_status
+
+
+def _where(x: Tensor) -> tuple[int, int, int]:
+    index = x.device.index
+    return index, 1, torch.cuda.current_stream(index).cuda_stream
+
+
+@lru_cache(maxsize=None)
+def _built() -> tuple[int, str]:
+    """The lowest compute capability the core was built for (newer cards take the PTX of the last one); 0 and why, if none."""
+    try:
+        core()
+    except CoreMissing:
+        return 0, core_status()
+    info = build_info()
+    if not info["cuda"]:
+        return 0, "the core was built without its CUDA part"
+    return min(int(a) for a in info["archs"]), "CUDA kernels for sm_" + ", sm_".join(info["archs"])
+
+
+def supports(function: str, *args) -> tuple[bool, str]:
+    oldest, reason = _built()
+    if not oldest:
+        return False, reason
+    x = args[0]
+    if x.device.type != "cuda" or torch.version.hip:
+        return False, f"takes NVIDIA GPU tensors, this one is on {x.device}"
+    major, minor = torch.cuda.get_device_capability(x.device)
+    if 10 * major + minor < oldest:
+        return False, f"{reason}, this GPU has compute capability {major}.{minor}"
+    missing = _core.unsupported(function, *args)
+    return missing is None, missing or reason
+
+
+rational_forward = partial(_core.rational_forward, _where)
+rational_backward = partial(_core.rational_backward, _where)
+rational_double_backward = partial(_core.rational_double_backward, _where)
+hadamard = partial(_core.hadamard, _where)
+hadamard_quantize = partial(_core.hadamard_quantize, _where)
+srht = partial(_core.srht, _where)
