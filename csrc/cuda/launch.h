@@ -11,6 +11,8 @@
 
 #include <stddef.h>
 
+#include <typeinfo>
+
 #if defined(__CUDACC__)
 #include <cuda_runtime_api.h>
 #endif
@@ -34,19 +36,22 @@ struct DeviceLimits {
 };
 int device_limits(int device, DeviceLimits* limits);
 
-// True while launches go to the calling thread's list.  append: takes the kernel's name from a pretty function signature.
+// True while launches go to the calling thread's list.  append: `encoded` is what encoded_name returns.
 bool recording();
-int record_append(const char* pretty, const Grid& grid, int threads, i64 shared, const void* params, i64 params_bytes);
+int record_append(const char* encoded, const Grid& grid, int threads, i64 shared, const void* params, i64 params_bytes);
 
+// The kernel's mangled name inside KernelName's: unlike __PRETTY_FUNCTION__ it qualifies every name in the template arguments.
 template <auto Kernel>
-const char* pretty_name() {
-  return __PRETTY_FUNCTION__;
+struct KernelName {};
+template <auto Kernel>
+const char* encoded_name() {
+  return typeid(KernelName<Kernel>).name();
 }
 
 template <auto Kernel, typename Params>
-int launch(const Where& where, const Grid& grid, int threads, i64 shared, const Params& params) {
+int launch([[maybe_unused]] const Where& where, const Grid& grid, int threads, i64 shared, const Params& params) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return SPECTRALOPS_OK;
-  if (recording()) return record_append(pretty_name<Kernel>(), grid, threads, shared, &params, sizeof(Params));
+  if (recording()) return record_append(encoded_name<Kernel>(), grid, threads, shared, &params, sizeof(Params));
 #if defined(__CUDACC__)
   int previous = -1;
   cudaError_t error = cudaGetDevice(&previous);
@@ -63,7 +68,7 @@ int launch(const Where& where, const Grid& grid, int threads, i64 shared, const 
     return fail(SPECTRALOPS_CUDA, "%s: %s", cudaGetErrorName(error), cudaGetErrorString(error));
   return SPECTRALOPS_OK;
 #elif defined(SPECTRALOPS_SIMT)
-  return simt::run(pretty_name<Kernel>(), grid.x, grid.y, grid.z, threads, shared, [&params] { Kernel(params); });
+  return simt::run(encoded_name<Kernel>(), grid.x, grid.y, grid.z, threads, shared, [&params] { Kernel(params); });
 #else
   return fail(SPECTRALOPS_NO_CUDA, "this library was built without its CUDA part");
 #endif
