@@ -1,0 +1,94 @@
+"""Launch tables: plain data, one row a choice.  Nothing is tuned at run time; a change here shows in a diff.
+
+Sizes never depend on the GPU, so the order of every sum, and with it every bit of the results, is the same on all of them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Tile(NamedTuple):
+    elements: int  # of x, in one step of a program; a power of two
+    vector: int  # contiguous elements a thread loads at once: 16 bytes
+    warps: int
+
+
+# rational, by (kernel, bytes an element).  `wide`: a program stays in one group, coefficients are scalars.  `narrow`: groups are so
+# small that a tile spans several; coefficients and their partial sums are one a column, so a thread holds fewer elements.
+RATIONAL = {
+    ("forward", "wide", 2): Tile(2048, 8, 4),
+    ("forward", "wide", 4): Tile(1024, 4, 4),
+    ("forward", "wide", 8): Tile(512, 2, 4),
+    ("forward", "narrow", 2): Tile(1024, 8, 4),
+    ("forward", "narrow", 4): Tile(512, 4, 4),
+    ("forward", "narrow", 8): Tile(256, 2, 4),
+    ("backward", "wide", 2): Tile(1024, 8, 4),
+    ("backward", "wide", 4): Tile(1024, 4, 4),
+    ("backward", "wide", 8): Tile(512, 2, 4),
+    ("backward", "narrow", 2): Tile(512, 4, 4),
+    ("backward", "narrow", 4): Tile(512, 4, 4),
+    ("backward", "narrow", 8): Tile(256, 2, 4),
+    ("double_backward", "wide", 2): Tile(1024, 8, 4),
+    ("double_backward", "wide", 4): Tile(512, 4, 4),
+    ("double_backward", "wide", 8): Tile(256, 2, 4),
+    ("double_backward", "narrow", 2): Tile(256, 2, 4),
+    ("double_backward", "narrow", 4): Tile(256, 2, 4),
+    ("double_backward", "narrow", 8): Tile(128, 1, 4),
+}
+RATIONAL_NARROW_BELOW = 16  # columns of a group from which a program stays inside one group
+RATIONAL_MAX_COLUMNS = 256  # of a tile
+# Programs of a gradient kernel: enough to fill a GPU, each taking at least some steps so that its last reduction is paid for, and more
+# of them when the data is large, so that the last wave of programs is short.
+RATIONAL_PROGRAMS = 2048
+RATIONAL_STEPS = (4, 32)
+RATIONAL_MAX_PROGRAMS = 16384
+RATIONAL_REDUCE_BLOCK = 1024  # partial sums a step of the second stage
+RATIONAL_MAX_DEGREE = 32
+
+
+class Rows(NamedTuple):
+    log2: int  # transforms of up to 2^log2 points ...
+    tile: int  # ... as tiles of 2^tile elements, one or more rows a program
+    warps: int
+
+
+# The rows kernel, by bytes of the arithmetic type.  One warp up to 2^11 points: every exchange is a shuffle and there is no barrier.
+HADAMARD_ROWS = {
+    4: (Rows(10, 10, 1), Rows(11, 11, 1), Rows(12, 12, 4), Rows(13, 13, 8), Rows(14, 14, 16)),
+    8: (Rows(9, 9, 1), Rows(10, 10, 1), Rows(11, 11, 4), Rows(12, 12, 8), Rows(13, 13, 16)),
+}
+
+
+class Strided(NamedTuple):
+    bits: int  # butterflies along a strided axis: at most 2^bits points a pass
+    tile: int  # log2 of the elements of a program
+    warps: int
+
+
+# The strided kernel, by bytes of the arithmetic type.
+HADAMARD_STRIDED = {
+    4: (Strided(3, 11, 4), Strided(5, 12, 4), Strided(7, 13, 8)),
+    8: (Strided(3, 10, 4), Strided(5, 11, 4), Strided(7, 12, 8)),
+}
+
+
+class Base(NamedTuple):
+    size: int  # base Hadamard matrices of up to this many rows
+    rows: int  # rows of the result a program holds
+    columns: int
+    warps: int
+
+
+HADAMARD_BASE = (Base(16, 16, 128, 4), Base(32, 32, 64, 4), Base(64, 64, 32, 4), Base(256, 64, 32, 4))
+
+
+class Quantize(NamedTuple):
+    log2: int  # units (the larger of block and group) of up to 2^log2 elements
+    tile: int
+    warps: int
+
+
+HADAMARD_QUANTIZE = (Quantize(10, 10, 1), Quantize(11, 11, 1), Quantize(12, 12, 4), Quantize(13, 13, 8), Quantize(14, 14, 16))
+QUANTIZE_LOOP = 4096  # elements a step where one group is longer than a program holds
+SRHT_ROWS = 1024  # rows gathered a step
