@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import hadamard_reference as spec
-from .hadamard_base import hadamard_base
+from .hadamard_base import check_size, hadamard_base
 from .. import _check, backends
 from .._ops import FORMATS, implement, register_vmap
 
@@ -197,7 +197,7 @@ def _validate_signs(signs: Tensor | None, x: Tensor, size: int, block: int) -> N
     if not x.is_floating_point() and signs.is_floating_point():
         raise TypeError(f"signs must be integers for integer x ({x.dtype}); got {signs.dtype}")
     _check.coefficients_dtype("signs", signs, "x", x)
-    if signs.dim() != 1 or signs.shape[0] not in (size, block):
+    if signs.dim() != 1 or (signs.shape[0] != size and signs.shape[0] != block):
         lengths = f"({size},)" if size == block else f"({size},) or ({block},)"
         raise ValueError(f"signs must have shape {lengths}; got {_check.shape(signs)}")
     _check.same_device("x", x, signs=signs)
@@ -212,12 +212,13 @@ def _validate_scale(scale: float, x: Tensor) -> float:
 
 
 def _validate_size(size: int, block: int | None) -> int:
-    block = size if block is None else _check.integer("block", block)
+    size = int(size)  # the transform's size is static under torch.compile; leading dimensions may be dynamic
+    block = size if block is None else int(_check.integer("block", block))
     if block < 1 or size % block:
         raise ValueError(f"block must divide the size along dim, {size}; got {block}")
     if block > MAX_SIZE:
         raise ValueError(f"sizes are limited to 2^28; got {block}")
-    hadamard_base(block)  # raises where there is no such matrix
+    check_size(block)
     return block
 
 

@@ -21,6 +21,10 @@ import torch
 
 MAX_BASE = 256  # the largest order a kernel takes as a packed table
 
+# The m / 4 for which `base_matrix` has a construction: every odd number to 63 but 47 and 59. A literal, so that torch.compile
+# can check a size without tracing the constructions.
+ODD_PARTS = tuple(t for t in range(3, MAX_BASE // 4, 2) if t not in (47, 59))
+
 # First rows of the circulants A, B, C, D, by t.
 WILLIAMSON = {
     23: ("+++-+++-+------+-+++-++", "+++---++-+-++-+-++---++", "+-++-++--++++++--++-++-", "++---+---+-++-+---+---+"),
@@ -144,27 +148,23 @@ class HadamardBase:
         return torch.from_numpy(self.matrix).to(device=like.device, dtype=like.dtype)
 
 
-@lru_cache(maxsize=None)
-def hadamard_base(n: int, transpose: bool = False) -> HadamardBase | None:
-    """The base of the factorisation n = m 2^k, None where m = 1. Raises ValueError where n has none.
-
-    m is the smallest 4 * odd that divides n with a power-of-two quotient and has a construction.
-    """
+def check_size(n: int) -> None:
+    """Raise ValueError unless n = m 2^k with a Hadamard matrix of order m here."""
     if n < 1:
         raise ValueError(f"size must be at least 1, got {n}")
-    if n & (n - 1) == 0:
-        return None
     odd = n // (n & -n)
-    matrix = base_matrix(4 * odd) if n % 4 == 0 else None
-    if matrix is None:
+    if odd != 1 and (n % 4 or odd not in ODD_PARTS):
         raise ValueError(
-            f"size {n} has no Hadamard matrix here: n must be m * 2^k with m = 1 or m in {constructible_bases()}; "
+            f"size {n} has no Hadamard matrix here: n must be m * 2^k with m = 1 or m in {[4 * t for t in ODD_PARTS]}; "
             "pad or split the dimension yourself (`block=`), nothing is padded silently"
         )
-    return HadamardBase(np.ascontiguousarray(matrix.T) if transpose else matrix)
 
 
 @lru_cache(maxsize=None)
-def constructible_bases() -> list[int]:
-    """Every base order m > 1 that has a construction."""
-    return [m for m in range(12, MAX_BASE + 1, 8) if base_matrix(m) is not None]
+def hadamard_base(n: int, transpose: bool = False) -> HadamardBase | None:
+    """The base of the factorisation n = m 2^k with m / 4 odd, None where m = 1. Raises ValueError where n has none."""
+    check_size(n)
+    if n & (n - 1) == 0:
+        return None
+    matrix = base_matrix(4 * (n // (n & -n)))
+    return HadamardBase(np.ascontiguousarray(matrix.T) if transpose else matrix)

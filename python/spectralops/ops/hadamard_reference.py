@@ -77,7 +77,8 @@ def hadamard(x, signs_in, signs_out, base, scale, order_in, order_out):
     h = rotate(x, signs_in, base, scale)
     if order_out:
         h = h[:, _permutation(n, order_out, False, x.device)]
-    return _times_signs(h, signs_out).to(x.dtype).contiguous()
+    y = _times_signs(h, signs_out).to(x.dtype).contiguous()
+    return y.clone() if y.data_ptr() == x.data_ptr() else y  # n = 1 may have touched nothing
 
 
 def srht(x, signs, rows, base, scale):
