@@ -1,4 +1,4 @@
-// The C++ name of a kernel, template arguments included and everything qualified, so that another compiler (NVRTC) finds it.
+// The C++ name of a kernel, template arguments included and all qualified, so that another compiler (NVRTC) finds it.
 #pragma once
 
 #include <cxxabi.h>
@@ -9,9 +9,9 @@
 
 namespace spectralops {
 
-// Takes the mangled name of KernelName<K>, as launch.h passes it; a signature that a compiler prints for a function template over `auto Kernel`
-// ("... [with auto Kernel = ns::f<float, 5>]", "... [Kernel = &ns::f<float, 5>]"); or the name itself.  Empty when the kernel has no name
-// outside its file (an unnamed namespace, a lambda).
+// Takes the mangled name of KernelName<K>, as launch.h passes it; a signature that a compiler prints for a function
+// template over `auto Kernel` ("... [with auto Kernel = ns::f<float, 5>]", "... [Kernel = &ns::f<float, 5>]"); or the
+// name itself.  Empty when the kernel has no name outside its file (an unnamed namespace, a lambda).
 inline std::string kernel_name(const char* encoded) {
   std::string text(encoded ? encoded : "");
   if (text.compare(0, 13, "N11spectralop") == 0) {  // a plain name could be valid mangling too ("f" is float)
@@ -26,7 +26,7 @@ inline std::string kernel_name(const char* encoded) {
   while (begin < text.size() && strchr(" &(", text[begin])) ++begin;  // "&(void ns::f<float>(P))", "& ns::f<float>"
   if (text.compare(begin, 5, "void ") == 0) begin += 5;
   size_t end = begin;
-  for (int depth = 0; end < text.size(); ++end) {  // template arguments may hold casts and nested names; the name ends outside them
+  for (int depth = 0; end < text.size(); ++end) {  // template arguments may hold casts and parentheses of their own
     const char c = text[end];
     if (c == '<') ++depth;
     if (depth == 0 && strchr(" (]);>", c) && text.compare(end, 12, "(anonymous n") != 0) break;

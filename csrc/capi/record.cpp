@@ -41,17 +41,20 @@ int device_limits(int device, DeviceLimits* limits) {
   return cuda::runtime_limits(device, limits);
 }
 
-int record_append(const char* encoded, const Grid& grid, int threads, i64 shared, const void* params, i64 params_bytes) {
+int record_append(const char* encoded, const Grid& grid, int threads, i64 shared, const void* params,
+                  i64 params_bytes) {
   Recorded launch{kernel_name(encoded), grid, threads, shared, nullptr, params_bytes};
+  const char* name = launch.name.c_str();
   if (launch.name.empty())
     return fail(SPECTRALOPS_UNSUPPORTED, "a kernel without a name that another compiler can find: %s", encoded);
   if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffffLL || grid.y > 65535 || grid.z > 65535)
-    return fail(SPECTRALOPS_CUDA, "%s: a grid of (%lld, %lld, %lld) blocks is outside CUDA's limits", launch.name.c_str(), grid.x, grid.y,
-                grid.z);
-  if (threads < 1 || threads > 1024) return fail(SPECTRALOPS_CUDA, "%s: %d threads, a block has 1 to 1024", launch.name.c_str(), threads);
-  if (shared < 0 || shared > recorder.limits.shared_limit)
-    return fail(SPECTRALOPS_CUDA, "%s: %lld bytes of shared memory, the limit is %lld", launch.name.c_str(), shared,
-                recorder.limits.shared_limit);
+    return fail(SPECTRALOPS_CUDA, "%s: a grid of (%lld, %lld, %lld) blocks is outside CUDA's limits", name, grid.x,
+                grid.y, grid.z);
+  if (threads < 1 || threads > 1024)
+    return fail(SPECTRALOPS_CUDA, "%s: %d threads, a block has 1 to 1024", name, threads);
+  const i64 limit = recorder.limits.shared_limit;
+  if (shared < 0 || shared > limit)
+    return fail(SPECTRALOPS_CUDA, "%s: %lld bytes of shared memory, the limit is %lld", name, shared, limit);
   launch.params.reset(new unsigned char[static_cast<size_t>(params_bytes > 0 ? params_bytes : 1)]);
   memcpy(launch.params.get(), params, static_cast<size_t>(params_bytes));
   recorder.launches.push_back(std::move(launch));

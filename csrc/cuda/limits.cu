@@ -1,3 +1,4 @@
+// The limits of a device, from the CUDA runtime, from the shim, or none.
 #include "cuda/limits.h"
 
 #if defined(__CUDACC__)
@@ -18,7 +19,8 @@ int runtime_limits(int device, DeviceLimits* limits) {
   if (device >= 0 && device < kSlots) {
     const Slot& slot = slots[device];
     if (const int sm = slot.sm.load(std::memory_order_acquire)) {
-      *limits = DeviceLimits{sm, slot.sm_count.load(std::memory_order_relaxed), slot.shared_limit.load(std::memory_order_relaxed)};
+      *limits = DeviceLimits{sm, slot.sm_count.load(std::memory_order_relaxed),
+                             slot.shared_limit.load(std::memory_order_relaxed)};
       return SPECTRALOPS_OK;
     }
   }
@@ -50,7 +52,9 @@ int runtime_limits(int, DeviceLimits* limits) {
 
 #else
 
-int runtime_limits(int, DeviceLimits*) { return fail(SPECTRALOPS_NO_CUDA, "this library was built without its CUDA part"); }
+int runtime_limits(int, DeviceLimits*) {
+  return fail(SPECTRALOPS_NO_CUDA, "this library was built without its CUDA part");
+}
 
 #endif
 

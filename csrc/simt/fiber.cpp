@@ -1,3 +1,4 @@
+// Fibers: stacks, the switch, and what ASan must know of both.
 #include "simt/fiber.h"
 
 #include <pthread.h>
@@ -63,10 +64,10 @@ void adopt_thread(Fiber& fiber) {
 #endif
 }
 
-bool allocate_stacks(Fiber* fibers, int count, int first_index) {
+std::pair<void*, size_t> allocate_stacks(Fiber* fibers, int count, int first_index) {
   const size_t page = size_t(sysconf(_SC_PAGESIZE)), stride = kStackBytes + page;
   void* block = mmap(nullptr, stride * size_t(count), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (block == MAP_FAILED) return false;
+  if (block == MAP_FAILED) return {nullptr, 0};
   for (int i = 0; i < count; ++i) {
     char* base = static_cast<char*>(block) + stride * size_t(i);
     mprotect(base, page, PROT_NONE);
@@ -75,11 +76,10 @@ bool allocate_stacks(Fiber* fibers, int count, int first_index) {
     fibers[i].stack = base + page;
     fibers[i].size = kStackBytes - colour;
   }
-  return true;
+  return {block, stride * size_t(count)};
 }
 
-void reset_fiber(Fiber& fiber, int index, void (*entry)()) {
-  (void)index;
+void reset_fiber(Fiber& fiber, void (*entry)()) {
   fiber.fake_stack = nullptr;
 #if defined(SIMT_ASAN)
   __asan_unpoison_memory_region(fiber.stack, fiber.size);
@@ -91,8 +91,8 @@ void reset_fiber(Fiber& fiber, int index, void (*entry)()) {
   fiber.context.uc_link = nullptr;
   makecontext(&fiber.context, entry, 0);
 #else
-  // Six registers, then entry as the return address; above it a zero where entry's caller would be, 8 bytes off a multiple of 16
-  // as after a call.
+  // Six registers, then entry as the return address; above it a zero where entry's caller would be, 8 bytes off a
+  // multiple of 16 as after a call.
   uintptr_t top = (reinterpret_cast<uintptr_t>(fiber.stack) + fiber.size) & ~uintptr_t(15);
   void** slot = reinterpret_cast<void**>(top) - 2;
   slot[1] = nullptr;

@@ -1,8 +1,10 @@
-// Stacks that can be switched between: a few instructions on x86-64, ucontext elsewhere, with ASan told of every switch.
+// Stacks that can be switched between: a few instructions on x86-64, ucontext elsewhere, ASan told of every switch.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
+
+#include <utility>
 
 #if !defined(__x86_64__) || defined(SPECTRALOPS_SIMT_UCONTEXT)
 #define SIMT_UCONTEXT 1
@@ -29,11 +31,11 @@ struct Fiber {
 // The calling thread's own stack, for the fiber that stands for it.
 void adopt_thread(Fiber& fiber);
 
-// Stacks for `count` more fibers, each with an unmapped page below it.  False when memory is short.
-bool allocate_stacks(Fiber* fibers, int count, int first_index);
+// Stacks for `count` more fibers, each with an unmapped page below it; returns the one mapping they are in, or null.
+std::pair<void*, size_t> allocate_stacks(Fiber* fibers, int count, int first_index);
 
 // Makes the next switch to the fiber call entry(), which must not return; whatever was on its stack is forgotten.
-void reset_fiber(Fiber& fiber, int index, void (*entry)());
+void reset_fiber(Fiber& fiber, void (*entry)());
 
 void switch_fiber(Fiber& from, Fiber& to);
 

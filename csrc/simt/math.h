@@ -123,14 +123,22 @@ inline std::common_type_t<A, B> max(A a, B b) {
 }
 
 // One fiber runs at a time and only yields at a barrier or a collective, so plain updates are atomic.
-template <typename T> inline T atomicAdd(T* p, std::common_type_t<T> v) { const T old = *p; *p = T(old + v); return old; }
-template <typename T> inline T atomicSub(T* p, std::common_type_t<T> v) { const T old = *p; *p = T(old - v); return old; }
-template <typename T> inline T atomicMin(T* p, std::common_type_t<T> v) { const T old = *p; if (v < old) *p = v; return old; }
-template <typename T> inline T atomicMax(T* p, std::common_type_t<T> v) { const T old = *p; if (old < v) *p = v; return old; }
-template <typename T> inline T atomicAnd(T* p, std::common_type_t<T> v) { const T old = *p; *p = old & v; return old; }
-template <typename T> inline T atomicOr(T* p, std::common_type_t<T> v) { const T old = *p; *p = old | v; return old; }
-template <typename T> inline T atomicXor(T* p, std::common_type_t<T> v) { const T old = *p; *p = old ^ v; return old; }
-template <typename T> inline T atomicExch(T* p, std::common_type_t<T> v) { const T old = *p; *p = v; return old; }
+#define SIMT_ATOMIC(name, update)                      \
+  template <typename T>                                \
+  inline T name(T* p, std::common_type_t<T> v) {       \
+    const T old = *p;                                  \
+    update;                                            \
+    return old;                                        \
+  }
+SIMT_ATOMIC(atomicAdd, *p = T(old + v))
+SIMT_ATOMIC(atomicSub, *p = T(old - v))
+SIMT_ATOMIC(atomicMin, if (v < old) *p = v)
+SIMT_ATOMIC(atomicMax, if (old < v) *p = v)
+SIMT_ATOMIC(atomicAnd, *p = old & v)
+SIMT_ATOMIC(atomicOr, *p = old | v)
+SIMT_ATOMIC(atomicXor, *p = old ^ v)
+SIMT_ATOMIC(atomicExch, *p = v)
+#undef SIMT_ATOMIC
 template <typename T>
 inline T atomicCAS(T* p, std::common_type_t<T> expected, std::common_type_t<T> v) {
   const T old = *p;

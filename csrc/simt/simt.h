@@ -1,11 +1,13 @@
-// CUDA on a CPU, for tests: one fiber a thread, so that a kernel's barriers, warp collectives and shared memory behave as on a device
-// and their misuse is an error instead of undefined behaviour.
+// CUDA on a CPU, for tests: one fiber a thread, so that a kernel's barriers, warp collectives and shared memory behave
+// as on a device and their misuse is an error instead of undefined behaviour.
 //
-//   * Blocks run one after another; the threads of a block run one at a time, each until it waits, in an order that simt_set_order
-//     chooses: 0 forward, 1 backward, n >= 2 shuffled with seed n (the blocks too).  A result that depends on the order is a race.
-//   * __syncthreads must be reached by every thread of the block at one line of source; a thread that returns while others wait is an
-//     error.  A warp collective must be reached, at one line and with one mask, by every lane that its mask names.
-//   * Shared memory is filled with 0xff (NaN) before every block; words around the dynamic part are checked after it.
+//   * Blocks run one after another; the threads of a block run one at a time, each until it waits, in an order that
+//     simt_set_order chooses: 0 forward, 1 backward, n >= 2 shuffled with seed n.  The blocks follow the same order.
+//     A result that depends on the order is a race.
+//   * __syncthreads must be reached by every thread of the block at one line of source; a thread that returns while
+//     others wait is an error.  A warp collective must be reached, at one line and with one mask, by every lane that
+//     its mask names.
+//   * Shared memory is filled with 0xff (NaN) before every block; bytes around the dynamic part are checked after it.
 //
 // With SPECTRALOPS_RECORD_ONLY nothing runs: kernels compile, launches are recorded, and the device functions trap.
 #pragma once
@@ -25,7 +27,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
-// Two marker objects enclose the kernels' objects at link time and with them all of their .tbss: that range is "static shared memory".
+// Two marker objects enclose the kernels' objects at link time and with them their .tbss: static shared memory.
 #define __shared__ static thread_local
 
 constexpr int warpSize = 32;
@@ -38,7 +40,9 @@ enum Vote : int { NONE, COUNT, ALL, ANY };
 #if defined(SPECTRALOPS_RECORD_ONLY)
 
 [[noreturn]] inline int barrier(Vote, int, const char*, int) { __builtin_trap(); }
-[[noreturn]] inline uint64_t collective(Collective, unsigned, uint64_t, int, int, const char*, int) { __builtin_trap(); }
+[[noreturn]] inline uint64_t collective(Collective, unsigned, uint64_t, int, int, const char*, int) {
+  __builtin_trap();
+}
 [[noreturn]] inline unsigned active_mask() { __builtin_trap(); }
 [[noreturn]] inline void* dynamic_shared() { __builtin_trap(); }
 
@@ -50,7 +54,8 @@ int run(const char*, long long, long long, long long, int, long long, const Body
 #else
 
 int barrier(Vote vote, int predicate, const char* file, int line);
-uint64_t collective(Collective kind, unsigned mask, uint64_t value, int argument, int width, const char* file, int line);
+uint64_t collective(Collective kind, unsigned mask, uint64_t value, int argument, int width, const char* file,
+                    int line);
 unsigned active_mask();
 void* dynamic_shared();
 
@@ -111,7 +116,9 @@ inline void __syncthreads(SIMT_HERE) { simt::barrier(simt::NONE, 0, file, line);
 inline int __syncthreads_count(int predicate, SIMT_HERE) { return simt::barrier(simt::COUNT, predicate, file, line); }
 inline int __syncthreads_and(int predicate, SIMT_HERE) { return simt::barrier(simt::ALL, predicate, file, line); }
 inline int __syncthreads_or(int predicate, SIMT_HERE) { return simt::barrier(simt::ANY, predicate, file, line); }
-inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_HERE) { simt::collective(simt::SYNC, mask, 0, 0, 32, file, line); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_HERE) {
+  simt::collective(simt::SYNC, mask, 0, 0, 32, file, line);
+}
 inline unsigned __activemask() { return simt::active_mask(); }
 inline void __threadfence_block() {}
 inline void __threadfence() {}
