@@ -230,16 +230,17 @@ uint64_t collective(Collective kind, unsigned mask, uint64_t value, int argument
   Engine& e = *engine();
   const int self = e.current, lane = self % 32, base = self & ~31;
   Warp& warp = e.warps[self / 32];
-  const char *name = kCollectiveNames[kind], *source = base_name(file);
-  if (!has(mask, lane)) die("%s (%s:%d): mask %08x leaves out the calling lane %d", name, source, line, mask, lane);
+  const char* name = kCollectiveNames[kind];
+  if (!has(mask, lane))
+    die("%s (%s:%d): mask %08x leaves out the calling lane %d", name, base_name(file), line, mask, lane);
   if (mask & ~warp.present)
-    die("%s (%s:%d): mask %08x names lanes that a block of %d threads does not have", name, source, line, mask,
-        e.threads);
+    die("%s (%s:%d): mask %08x names lanes that a block of %d threads does not have", name, base_name(file), line,
+        mask, e.threads);
   if (mask & warp.exited)
-    die("%s (%s:%d): %s, but mask %08x names it", name, source, line,
+    die("%s (%s:%d): %s, but mask %08x names it", name, base_name(file), line,
         describe(e, base + __builtin_ctz(mask & warp.exited)), mask);
   if (width < 1 || width > 32 || (width & (width - 1)))
-    die("%s (%s:%d): width %d is not a power of two up to 32", name, source, line, width);
+    die("%s (%s:%d): width %d is not a power of two up to 32", name, base_name(file), line, width);
   warp.lanes[lane] = Arrival{kind, mask, argument, width, Site{file, line}, value};
   warp.waiting |= 1u << lane;
   bool all = (warp.waiting & mask) == mask;
