@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["assert_within", "layouts", "poison", "relative_error", "tensors"]
+__all__ = ["assert_within", "guard_bands", "layouts", "poison", "relative_error", "tensors"]
 
 
 def relative_error(got: Tensor, exact: Tensor) -> float:
@@ -54,6 +55,46 @@ def poison() -> Iterator[None]:
     finally:
         torch.utils.deterministic.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(mode, warn_only=warn)
+
+
+_EMPTY = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_like.default,
+    torch.ops.aten.new_empty.default,
+    torch.ops.aten.empty_strided.default,
+}
+_BAND, _FILL = 256, 0xA5  # bytes; the fill is what an unwritten output shows as well
+
+
+class _GuardBands(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.buffers: list[Tensor] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function not in _EMPTY or not out.is_contiguous() or out.device.type == "meta":
+            return out
+        size = out.numel() * out.element_size()
+        buffer = torch.full((size + 2 * _BAND,), _FILL, dtype=torch.uint8, device=out.device)
+        self.buffers.append(buffer)
+        return buffer[_BAND : _BAND + size].view(out.dtype).view(out.shape)
+
+
+@contextlib.contextmanager
+def guard_bands() -> Iterator[None]:
+    """Surround whatever torch.empty and its kin return in the block with a pattern, and fail where a kernel wrote on it.
+
+    Seen are allocations made directly, so call a backend's function (`spectralops.backends.backend("cuda").hadamard`), not the operator.
+    """
+    mode = _GuardBands()
+    with mode:
+        yield
+    if not mode.buffers:
+        raise AssertionError("nothing was allocated inside guard_bands()")
+    for buffer in mode.buffers:
+        if not ((buffer[:_BAND] == _FILL).all() and (buffer[-_BAND:] == _FILL).all()):
+            raise AssertionError(f"a kernel wrote outside its output of {buffer.numel() - 2 * _BAND} bytes")
 
 
 def layouts(x: Tensor) -> Iterator[tuple[str, Tensor]]:
