@@ -119,6 +119,16 @@ SO_KERNEL(64, 1) different_calls(const Params p) {
   else p.y[position()] = __shfl_down_sync(kAll, v, 1);
 }
 
+SO_KERNEL(64, 1) different_lines(const Params p) {
+  float v = p.x[position()];
+  if (position() % 2) {
+    v = 2.0f * __shfl_xor_sync(kAll, v, 1);
+  } else {
+    v = 3.0f * __shfl_xor_sync(kAll, v, 1);
+  }
+  p.y[position()] = v;
+}
+
 // ---- barriers that do not converge ----
 SO_KERNEL(1024, 1) barrier_after_return(const Params p) {
   if (position() >= p.n) return;
@@ -166,6 +176,7 @@ ENTRY(shim_mask_with_waiting_lane, mask_with_waiting_lane)
 ENTRY(shim_mask_beyond_block, mask_beyond_block)
 ENTRY(shim_reads_outside_mask, reads_outside_mask)
 ENTRY(shim_different_calls, different_calls)
+ENTRY(shim_different_lines, different_lines)
 ENTRY(shim_barrier_after_return, barrier_after_return)
 ENTRY(shim_barrier_in_branches, barrier_in_branches)
 ENTRY(shim_barrier_in_loop, barrier_in_loop)
