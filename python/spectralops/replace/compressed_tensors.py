@@ -237,7 +237,7 @@ class CompressedTensorsHadamard(Matcher):
 
         def probe(generator: torch.Generator) -> tuple[Tensor]:
             shape = (4, n) if dim == -1 else (n, 4)
-            return (torch.randn(shape, generator=generator, dtype=torch.float64),)
+            return (torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu"),)
 
         def trim(value: Tensor, elements: int) -> Tensor:
             if dim != -1 or value.dim() < 2 or value.numel() <= elements:

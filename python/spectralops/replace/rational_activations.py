@@ -80,7 +80,7 @@ class RationalActivations(Matcher):
         m, n = len(module.numerator) - 1, len(module.denominator) - (version == "C")
 
         def probe(generator: torch.Generator) -> tuple[Tensor]:
-            return (torch.randn(64, 48, generator=generator, dtype=torch.float64) * 2,)
+            return (torch.randn(64, 48, generator=generator, dtype=torch.float64, device="cpu") * 2,)
 
         def trim(x: Tensor, elements: int) -> Tensor:
             return x if x.numel() <= elements else x.reshape(-1)[:elements]

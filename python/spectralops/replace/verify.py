@@ -49,8 +49,8 @@ def trimmed(args: tuple, kwargs: dict, plan: Plan) -> tuple[tuple, dict]:
 def random_inputs(module: nn.Module, plan: Plan) -> tuple[tuple, dict]:
     """Inputs in the dtype and on the device of the module's first floating parameter, from a generator
     of their own."""
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    probe = plan.probe(torch.Generator().manual_seed(0))
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
+    probe = plan.probe(torch.Generator("cpu").manual_seed(0))
     return tuple(t.to(like) for t in probe), {}
 
 
@@ -72,7 +72,12 @@ def _compare(module: nn.Module, plan: Plan, args: tuple, kwargs: dict) -> Eviden
     original = type(module).forward
     same = copy.deepcopy(module)
     same.__dict__.pop("forward", None)
-    old = _run(original, same, args, kwargs)
+    try:
+        old = _run(original, same, args, kwargs)
+    except (
+        Exception
+    ) as error:  # upstream's version A, say, with parameters on a GPU and its constants on the CPU
+        return Evidence(failure=f"the original itself raised {type(error).__name__}: {error}")
     try:
         new = _run(plan.forward, same, args, kwargs)
     except Exception as error:  # whatever the new forward raises is a reason not to use it
@@ -110,11 +115,11 @@ def _run(
         f"output {i}" if i else "output": t.detach() for i, t in enumerate(outputs)
     }
     flowing = [t for t in outputs if t.requires_grad]
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator("cpu").manual_seed(1)
     pooled: dict[str, list] = {name: [] for name in leaves}
     for _ in range(0 if not (flowing and leaves) else _COTANGENTS if parameters else 1):
         # eight bits each, so that every dtype holds the same values
-        back = [torch.randn(t.shape, generator=generator).bfloat16().to(t) for t in flowing]
+        back = [torch.randn(t.shape, generator=generator, device="cpu").bfloat16().to(t) for t in flowing]
         gradients = torch.autograd.grad(
             flowing, list(leaves.values()), back, retain_graph=True, allow_unused=True
         )

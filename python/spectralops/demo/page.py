@@ -1,0 +1,151 @@
+"""report.html: one file, nothing fetched, light and dark."""
+
+from __future__ import annotations
+
+from html import escape
+
+from .plots import bar_chart, legend, line_chart
+from .style import STYLE
+from .text import NAMES, WHAT, case_title, columns, mode_title, ratios, show_ms
+
+
+def page(result: dict) -> str:
+    """`result` as report.json has it."""
+    facts = [f"{key} {value}" for key, value in result["versions"].items()]
+    machine = result["machine"]
+    head = (
+        f"{machine['processor']}, {machine['threads']} threads"
+        if machine["device"] == "cpu"
+        else machine["processor"]
+    )
+    body = "".join(_network(network) for network in result["networks"])
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>spectralops demo</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<style>{STYLE}</style></head><body><main><h1>Slow operators, replaced in place</h1>"
+        f'<p class="soft">{escape(head)} &middot; {escape(", ".join(facts))} &middot; '
+        f"commit {escape(result['commit'])}</p>"
+        "<p>Each model below was built twice from one seed and <code>spectralops.replace(model)</code> "
+        "was run on one of the two. Weights, state_dict and code of the model are untouched.</p>"
+        f"{body}</main></body></html>"
+    )
+
+
+def _chip(green: bool, text: str) -> str:
+    return f'<span class="chip {"good" if green else "bad"}">{escape(text)}</span>'
+
+
+def _network(network: dict) -> str:
+    proof = network["proof"]
+    verdict = (
+        _chip(True, "unchanged: proven")
+        if proof["green"]
+        else _chip(False, "not proven: no speed-up is shown")
+    )
+    reasons = "".join(f'<p class="bad">{escape(reason)}</p>' for reason in network["reasons"])
+    return (
+        f'<section class="card"><h2>{escape(network["title"])}</h2>'
+        f'<p class="soft">{escape(network["about"])}</p>{verdict}{reasons}'
+        f"<h3>What replace did</h3>{_replaced(proof['replace'])}"
+        f"<h3>Is anything different?</h3>{_checks(proof)}"
+        f'<div class="two"><div>{_losses(proof)}</div><div>{_drift(proof)}</div></div>'
+        f"{_times(network)}</section>"
+    )
+
+
+def _table(head: list[str], rows: list[list[str]], numeric: set[int] = frozenset()) -> str:
+    def line(cells, tag):
+        return "".join(
+            f"<{tag}{' class=n' if i in numeric else ''}>{cell}</{tag}>" for i, cell in enumerate(cells)
+        )
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{line(head, "th")}</tr>{body}</table></div>'
+
+
+def _replaced(report: dict) -> str:
+    rows = []
+    for row in report["rows"]:
+        output = row["errors"].get("output", ("", ""))
+        state = escape(row["status"]) + (
+            f'<br><span class="soft">{escape(row["reason"])}</span>' if row["reason"] else ""
+        )
+        cells = [row["path"], row["module_class"], f"{row['old_op']} → {row['new_op']}", row["backend"]]
+        rows.append([*map(escape, cells), state, *(f"{e:.1e}" if e != "" else "" for e in output)])
+    return _table(["module", "class", "op", "backend", "result", "error before", "error after"], rows, {5, 6})
+
+
+def _checks(proof: dict) -> str:
+    rows = [
+        [
+            escape(c["what"]),
+            f"{c['original']:.2e}",
+            f"{c['replaced']:.2e}",
+            f"{c['allowed']:.2e}",
+            _chip(c["green"], "yes" if c["green"] else "no"),
+        ]
+        for c in proof["checks"]
+    ]
+    accuracy = proof["accuracy"]
+    rows.append(
+        ["accuracy on 360 test images", f"{accuracy['original']:.1%}", f"{accuracy['replaced']:.1%}", "", ""]
+    )
+    head = ["", "original", "replaced", "allowed", "within"]
+    return _table(head, rows, {1, 2, 3})
+
+
+def _losses(proof: dict) -> str:
+    curves = proof["curves"]
+    series = [("original", curves["original"], "original"), ("replaced", curves["replaced"], "replaced")]
+    return "<h3>Training loss, the two runs overlaid</h3>" + line_chart(series, "cross entropy", "step")
+
+
+def _drift(proof: dict) -> str:
+    curves = proof["curves"]
+
+    def away(name):
+        return [abs(a - b) for a, b in zip(curves[name], curves["float64"])]
+
+    names = [
+        ("original", "original"),
+        ("original, weights nudged by half an ulp", "nudged"),
+        ("replaced", "replaced"),
+    ]
+    series = [(text, away(text if css != "nudged" else css), css) for text, css in names]
+    return "<h3>Distance of the loss from a float64 run's</h3>" + line_chart(
+        series, "|difference|", "step", log=True
+    )
+
+
+def _times(network: dict) -> str:
+    parts = []
+    for mode, measured in network["times"].items():
+        groups = []
+        for row in measured["rows"]:
+            bars = [(NAMES[k], v * 1e3, "hand" if k == "by hand" else k) for k, v in row["seconds"].items()]
+            groups.append((case_title(row), bars))
+        title = f"{mode_title(mode)}: median times, bars to scale within a group"
+        parts.append(f"<div><h3>{escape(title)}</h3>{bar_chart(groups)}</div>")
+    used = columns(network["times"])
+    rows, notes = [], []
+    for mode, measured in network["times"].items():
+        for row in measured["rows"]:
+            cells = [show_ms(row["seconds"].get(k)) for k in used]
+            speed = ratios(row["seconds"]) if network["proof"]["green"] else ("", "")
+            rows.append([escape(mode_title(mode)), escape(case_title(row)), *cells, *speed])
+        notes += [
+            f"torch.compile of the original failed ({mode_title(mode)}): {f}" for f in measured["failures"]
+        ]
+    head = [
+        "allocator",
+        "case",
+        *(f"{NAMES[k]}, ms" for k in used),
+        "faster than original",
+        "than torch.compile",
+    ]
+    table = _table(head, rows, set(range(2, len(head))))
+    text = "".join(f'<p class="soft">{escape(note)}</p>' for note in notes)
+    keys = legend([(NAMES[k], "hand" if k == "by hand" else k) for k in used])
+    notes += [f"{NAMES[k]}: {WHAT[k]}" for k in used if k in WHAT]
+    return f'<div class="two">{"".join(parts)}</div>{keys}<h3>Times</h3>{table}{text}'
