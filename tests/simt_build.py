@@ -229,6 +229,14 @@ def check(library: ctypes.CDLL, status: int) -> None:
         raise RuntimeError(library.spectralops_last_error().decode())
 
 
+@functools.cache
+def has_sanitizer(sanitize: str) -> bool:
+    """Whether the compiler came with the sanitizer's runtime: a package of its own on some systems."""
+    library = {"address": "libasan.so", "undefined": "libubsan.so"}[sanitize]
+    command = [compiler(), f"-print-file-name={library}"]
+    return os.path.isabs(subprocess.check_output(command, text=True).strip())
+
+
 def sanitizer_environment(sanitize: str | None) -> dict[str, str]:
     """What a fresh Python needs to load a library built with a sanitizer."""
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "python")])

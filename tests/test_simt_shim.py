@@ -202,6 +202,8 @@ def test_what_was_not_written_is_nan(library, kernel, order):
 
 def sanitized(sanitize, kernel, threads=64, n=0, shared=0):
     """The kernel in a Python of its own, x and y of exactly `threads` floats from malloc."""
+    if not simt_build.has_sanitizer(sanitize):
+        pytest.skip(f"the compiler has no {sanitize} sanitizer")
     path = simt_build.simt_library(SOURCES, sanitize)
     code = f"""
 import ctypes

@@ -50,6 +50,7 @@ const char* encoded_name() {
 
 template <auto Kernel, typename Params>
 int launch([[maybe_unused]] const Where& where, const Grid& grid, int threads, i64 shared, const Params& params) {
+  static_assert(sizeof(Params) <= 4096 && __is_trivially_copyable(Params), "a launch copies at most 4 KB of plain data");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return SPECTRALOPS_OK;
   if (recording()) return record_append(encoded_name<Kernel>(), grid, threads, shared, &params, sizeof(Params));
 #if defined(__CUDACC__)

@@ -27,8 +27,12 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
+#if defined(SPECTRALOPS_RECORD_ONLY)
+#define __shared__ static
+#else
 // Two marker objects enclose the kernels' objects at link time and with them their .tbss: static shared memory.
 #define __shared__ static thread_local
+#endif
 
 constexpr int warpSize = 32;
 
