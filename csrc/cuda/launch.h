@@ -1,9 +1,10 @@
-// The only place that launches kernels.  A launcher names its kernel as a template argument and passes one by-value params struct:
+// The only place that launches kernels.  A launcher names its kernel as a template argument and passes one by-value
+// params struct:
 //
 //   return launch<rational_forward<T, M, N, V>>(where, Grid{blocks}, kThreads, shared_bytes, params);
 //
-// Three builds share this line: nvcc launches on the stream; SPECTRALOPS_SIMT runs the kernel on the CPU; and while recording is on (or in
-// a library without CUDA) the launch is appended to a list for another runtime.
+// Three builds share this line: nvcc launches on the stream; SPECTRALOPS_SIMT runs the kernel on the CPU; and while
+// recording is on, in any of them, the launch is appended to a list for another runtime.
 #pragma once
 
 #include "capi/status.h"
@@ -28,7 +29,8 @@ struct Grid {
   i64 x = 1, y = 1, z = 1;
 };
 
-// What a launcher may plan with.  Filled once a device by the CUDA runtime, by record_begin, or with H200-like values under SIMT.
+// What a launcher may plan with.  Filled once a device by the CUDA runtime, by record_begin, or with H200-like values
+// under SIMT.
 struct DeviceLimits {
   int sm;            // compute capability, 90 for 9.0
   int sm_count;      // multiprocessors
@@ -40,7 +42,8 @@ int device_limits(int device, DeviceLimits* limits);
 bool recording();
 int record_append(const char* encoded, const Grid& grid, int threads, i64 shared, const void* params, i64 params_bytes);
 
-// The kernel's mangled name inside KernelName's: unlike __PRETTY_FUNCTION__ it qualifies every name in the template arguments.
+// The kernel's mangled name inside KernelName's: unlike __PRETTY_FUNCTION__ it qualifies every name in the template
+// arguments.
 template <auto Kernel>
 struct KernelName {};
 template <auto Kernel>
@@ -57,12 +60,14 @@ int launch([[maybe_unused]] const Where& where, const Grid& grid, int threads, i
   int previous = -1;
   cudaError_t error = cudaGetDevice(&previous);
   if (error == cudaSuccess && previous != where.device) error = cudaSetDevice(where.device);
+  const void* kernel = reinterpret_cast<const void*>(Kernel);
   if (error == cudaSuccess && shared > 48 * 1024)
-    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(Kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
   if (error == cudaSuccess) {
     void* arguments[] = {const_cast<Params*>(&params)};
-    error = cudaLaunchKernel(reinterpret_cast<const void*>(Kernel), dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)),
-                             dim3(unsigned(threads)), arguments, size_t(shared), static_cast<cudaStream_t>(where.stream));
+    const dim3 blocks(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z));
+    error = cudaLaunchKernel(kernel, blocks, dim3(unsigned(threads)), arguments, size_t(shared),
+                             static_cast<cudaStream_t>(where.stream));
   }
   if (previous >= 0 && previous != where.device) cudaSetDevice(previous);
   if (error != cudaSuccess)
