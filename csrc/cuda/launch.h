@@ -53,7 +53,7 @@ const char* encoded_name() {
 
 template <auto Kernel, typename Params>
 int launch([[maybe_unused]] const Where& where, const Grid& grid, int threads, i64 shared, const Params& params) {
-  static_assert(sizeof(Params) <= 4096 && __is_trivially_copyable(Params), "a launch copies at most 4 KB of plain data");
+  static_assert(sizeof(Params) <= 4096 && __is_trivially_copyable(Params), "a launch copies up to 4 KB of plain data");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return SPECTRALOPS_OK;
   if (recording()) return record_append(encoded_name<Kernel>(), grid, threads, shared, &params, sizeof(Params));
 #if defined(__CUDACC__)
@@ -70,8 +70,10 @@ int launch([[maybe_unused]] const Where& where, const Grid& grid, int threads, i
                              static_cast<cudaStream_t>(where.stream));
   }
   if (previous >= 0 && previous != where.device) cudaSetDevice(previous);
-  if (error != cudaSuccess)
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // reported here: the framework's next check should not find it again
     return fail(SPECTRALOPS_CUDA, "%s: %s", cudaGetErrorName(error), cudaGetErrorString(error));
+  }
   return SPECTRALOPS_OK;
 #elif defined(SPECTRALOPS_SIMT)
   return simt::run(encoded_name<Kernel>(), grid.x, grid.y, grid.z, threads, shared, [&params] { Kernel(params); });
