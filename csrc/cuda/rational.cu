@@ -18,14 +18,14 @@ struct Launch {
   int max_steps;     // rows a thread visits at most: bounds its chain of additions
   i64 full_threads;  // threads that fill a large GPU; beyond, each takes more rows
 };
-//                                  threads, unroll, max_steps, full_threads
+//                                 threads, unroll, max_steps, full_threads
 constexpr Launch kForward32 = {256, 4, 32, 1 << 18};
 constexpr Launch kForward16 = {256, 2, 32, 1 << 18};
 constexpr Launch kBackward32 = {256, 2, 32, 1 << 19};
 constexpr Launch kBackward16 = {256, 2, 32, 1 << 18};
 constexpr Launch kDoubleBackward = {256, 1, 32, 1 << 18};
-constexpr Launch kForwardGeneral = {256, kRationalRows, 128, 1 << 18};
-constexpr Launch kBackwardGeneral = {128, kRationalRows, 128, 1 << 18};
+constexpr Launch kForwardGeneral = {256, kRationalRows, 64, 1 << 18};
+constexpr Launch kBackwardGeneral = {128, kRationalRows, 64, 1 << 18};
 constexpr int kTotalThreads = 256;
 constexpr i64 kDefaultShared = 48 * 1024;  // a block's sums stay below it, so that no opt-in is needed
 
