@@ -1,11 +1,11 @@
-"""A shim: CMakeLists.txt compiles, pyproject.toml describes, this file joins the two.  It reads no network and needs no torch."""
+"""A shim: CMakeLists.txt compiles, pyproject.toml describes, this file joins the two. No network, no torch."""
 
 import setuptools
 from setuptools.command.bdist_wheel import bdist_wheel
 
 
 class PlatformWheel(bdist_wheel):
-    """libspectralops.so has no Python ABI, and where the one `_C` of this build does not fit, ctypes loads the library: so py3-none."""
+    """py3-none: libspectralops.so has no Python ABI, and where this build's `_C` does not fit, ctypes loads it."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -16,7 +16,11 @@ class PlatformWheel(bdist_wheel):
 
 
 setuptools.setup(
-    packages=setuptools.find_packages("python") + ["spectralops.kernels", "spectralops.include.spectralops"],
+    packages=[
+        *setuptools.find_namespace_packages("python", include=["spectralops*"], exclude=["*__pycache__*"]),
+        "spectralops.kernels",
+        "spectralops.include.spectralops",
+    ],
     cmake_source_dir=".",
     cmake_install_dir="spectralops",
     cmdclass={"bdist_wheel": PlatformWheel},

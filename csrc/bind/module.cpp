@@ -1,6 +1,7 @@
-// spectralops._C: the C interface for Python.  load(path) opens a libspectralops and returns its functions by name, without the prefix.
-// Every argument is an integer (a pointer is its address) or a float; a status that is not OK becomes a RuntimeError with the
-// library's text.  The library is opened by path rather than linked, so that one binding serves the packaged library and a site's own.
+// spectralops._C: the C interface for Python.  load(path) opens a libspectralops and returns its functions by
+// name, without the prefix. Every argument is an integer (a pointer is its address) or a float; a status that
+// is not OK becomes a RuntimeError with the library's text.  The library is opened by path rather than linked,
+// so that one binding serves the packaged library and a site's own.
 #include <dlfcn.h>
 #include <pybind11/pybind11.h>
 
@@ -40,7 +41,8 @@ class Library {
     return reinterpret_cast<F*>(symbol);
   }
 
-  // Calls that run a kernel end in (device, threads, stream).  On a CPU they take long enough to let other Python threads run.
+  // Calls that run a kernel end in (device, threads, stream).  On a CPU they take long enough to let other
+  // Python threads run.
   template <typename F> void operation(const char* name) { add_operation(name, find<F>(name)); }
   template <typename F> void status(const char* name) { add_status(name, find<F>(name)); }
   template <typename F> void value(const char* name) { add_value(name, find<F>(name)); }
@@ -88,8 +90,9 @@ py::tuple recorded(const Library& library, decltype(spectralops_record_get)* get
   const void* params = nullptr;
   int64_t grid[3], block[3], shared = 0, bytes = 0;
   library.check(get(index, &name, grid, block, &shared, &params, &bytes));
-  return py::make_tuple(std::string(name), py::make_tuple(grid[0], grid[1], grid[2]), py::make_tuple(block[0], block[1], block[2]),
-                        shared, py::bytes(static_cast<const char*>(params), size_t(bytes)));
+  const auto triple = [](const int64_t* of) { return py::make_tuple(of[0], of[1], of[2]); };
+  return py::make_tuple(std::string(name), triple(grid), triple(block), shared,
+                        py::bytes(static_cast<const char*>(params), size_t(bytes)));
 }
 
 #define SO_OPERATION(name) library->operation<decltype(spectralops_##name)>(#name)
@@ -117,7 +120,8 @@ py::dict load(const std::string& path) {
   SO_STATUS(record_begin);
   SO_VALUE(record_end);
   auto* get = library->find<decltype(spectralops_record_get)>("record_get");
-  library->functions["record_get"] = py::cpp_function([library, get](int index) { return recorded(*library, get, index); });
+  library->functions["record_get"] =
+      py::cpp_function([library, get](int index) { return recorded(*library, get, index); });
   return library->functions;
 }
 

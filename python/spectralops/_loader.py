@@ -1,7 +1,8 @@
-"""The compiled core: `core().rational_forward(*integers)` and the other functions of csrc/capi/spectralops.h, found when first asked for.
+"""The compiled core: `core().rational_forward(*integers)` and the rest of csrc/capi/spectralops.h.
 
-The library is SPECTRALOPS_LIB_PATH or the one in this package; the binding is `_C` (pybind11) where this Python has one, else ctypes.
-A function returns None, or its value if it has one, and raises RuntimeError with the library's own text otherwise.
+It is looked for when first asked for. The library is SPECTRALOPS_LIB_PATH or the one in this package; the binding
+is `_C` (pybind11) where this Python has one, else ctypes. A function returns None, or its value if it has one, and
+raises RuntimeError with the library's own text otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from . import envs
 ABI_VERSION = 1
 PACKAGE = Path(__file__).resolve().parent
 
-# The C signatures: p pointer, l int64, i int32, d double, s string; then "=" and what a call gives: e (a status), l, i or s.
+# The C signatures: p pointer, l int64, i int32, d double, s string; then "=" and what a call gives: e (a
+# status), l, i, s.
 SIGNATURES = {
     "abi_version": "=i",
     "build_info": "=s",
@@ -42,7 +44,14 @@ SIGNATURES = {
     "record_end": "=i",
     "record_get": "ipppppp=e",
 }
-_CTYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "i": ctypes.c_int32, "d": ctypes.c_double, "s": ctypes.c_char_p, "e": ctypes.c_int32}
+_CTYPES = {
+    "p": ctypes.c_void_p,
+    "l": ctypes.c_int64,
+    "i": ctypes.c_int32,
+    "d": ctypes.c_double,
+    "s": ctypes.c_char_p,
+    "e": ctypes.c_int32,
+}
 
 
 class CoreMissing(RuntimeError):
@@ -102,37 +111,51 @@ def _through_ctypes(path: str) -> SimpleNamespace:
         name, params, shared, size = ctypes.c_char_p(), ctypes.c_void_p(), ctypes.c_int64(), ctypes.c_int64()
         grid, block = (ctypes.c_int64 * 3)(), (ctypes.c_int64 * 3)()
         get(index, *map(ctypes.addressof, (name, grid, block, shared, params, size)))
-        return name.value.decode(), tuple(grid), tuple(block), shared.value, ctypes.string_at(params.value, size.value)
+        return (
+            name.value.decode(),
+            tuple(grid),
+            tuple(block),
+            shared.value,
+            ctypes.string_at(params.value, size.value),
+        )
 
     functions["record_get"] = record_get
     functions["set_cpu_capability"] = lambda name: set_capability(None if name is None else name.encode())
     return SimpleNamespace(binding="ctypes", **functions)
 
 
-def _mapped_files() -> list[str]:
-    """Paths of the shared objects in this process, in the order of their addresses."""
+def _mapped_files() -> list[tuple[int, int, str]]:
+    """(first address, end, path) of every mapping of a shared object in this process."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return []
-    return list(dict.fromkeys(line.split(maxsplit=5)[5] for line in lines if ".so" in line and line.count("/")))
+    found = []
+    for line in lines:
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and ".so" in fields[5]:
+            first, end = (int(a, 16) for a in fields[0].split("-"))
+            found.append((first, end, fields[5]))
+    return found
 
 
 def openmp_of_torch() -> tuple[int, int, str] | None:
-    """Addresses of GOMP_parallel and omp_get_thread_num in the OpenMP runtime that torch runs on, and where they were found.
+    """GOMP_parallel and omp_get_thread_num of the OpenMP runtime that torch runs on: their addresses, and its path.
 
-    dlsym on libtorch_cpu searches what it was linked with, so its runtime is found even where another package brought a second one.
+    dlsym on libtorch_cpu searches what it was linked with: right even where another package brought a second runtime.
     """
     mapped = _mapped_files()
-    candidates = [p for p in mapped if "libtorch_cpu.so" in p]
-    candidates += [p for p in mapped if re.search(r"/lib(gomp|omp|iomp)[^/]*\.so", p)]
+    paths = list(dict.fromkeys(path for _, _, path in mapped))
+    candidates = [p for p in paths if "libtorch_cpu.so" in p]
+    candidates += [p for p in paths if re.search(r"/lib(gomp|omp|iomp)[^/]*\.so", p)]
     for path in candidates:
         try:
             library = ctypes.CDLL(path)
-            parallel, number = library["GOMP_parallel"], library["omp_get_thread_num"]
+            functions = library["GOMP_parallel"], library["omp_get_thread_num"]
         except (OSError, AttributeError):
             continue
-        return ctypes.cast(parallel, ctypes.c_void_p).value, ctypes.cast(number, ctypes.c_void_p).value, path
+        parallel, number = (ctypes.cast(function, ctypes.c_void_p).value for function in functions)
+        return parallel, number, next((p for first, end, p in mapped if first <= parallel < end), path)
     return None
 
 
@@ -140,7 +163,9 @@ def _load() -> SimpleNamespace:
     chosen = envs.lib_path()
     path = str(chosen or PACKAGE / "libspectralops.so")
     if not Path(path).is_file():
-        how = "which SPECTRALOPS_LIB_PATH names, does not exist" if chosen else "was not built or not installed"
+        how = (
+            "which SPECTRALOPS_LIB_PATH names, does not exist" if chosen else "was not built or not installed"
+        )
         raise CoreMissing(f"the compiled core is missing: {path} {how}")
     try:
         try:
@@ -204,6 +229,6 @@ def build_info() -> dict:
 
 
 def include_dir() -> Path:
-    """The directory of `spectralops/*.h`, the device headers: in the package, or in the source tree of an editable install."""
+    """Where the device headers are: in the package, or in the source tree of an editable install."""
     packaged = PACKAGE / "include"
     return packaged if packaged.is_dir() else PACKAGE.parents[1] / "csrc" / "include"

@@ -1,6 +1,7 @@
-"""What a bug report needs: `python -m spectralops.collect_env`, or this file run by its path where the package does not import.
+"""What a bug report needs: `python -m spectralops.collect_env`.
 
-Standard library only; every probe may fail on its own and says how.
+Where the package does not import, run this file by its path. Standard library only; every probe may fail on its own
+and says how.
 """
 
 from __future__ import annotations
@@ -41,13 +42,15 @@ def _processor() -> str:
     text = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*: (.*)", text)
     flags = set(re.findall(r"\b(?:avx2|avx512f|avx512bw|fma|f16c|asimd)\b", text))
-    return f"{model[1] if model else platform.machine()}, {len(os.sched_getaffinity(0))} usable cores, {' '.join(sorted(flags))}"
+    name = model[1] if model else platform.machine()
+    return f"{name}, {len(os.sched_getaffinity(0))} usable cores, {' '.join(sorted(flags))}"
 
 
 def _torch() -> str:
     import torch
 
-    text = f"{torch.__version__}, CUDA {torch.version.cuda}, HIP {torch.version.hip}, {torch.get_num_threads()} threads"
+    version = torch.version
+    text = f"{torch.__version__}, CUDA {version.cuda}, HIP {version.hip}, {torch.get_num_threads()} threads"
     for i in range(torch.cuda.device_count()):
         major, minor = torch.cuda.get_device_capability(i)
         text += f"\nGPU {i}: {torch.cuda.get_device_name(i)}, compute capability {major}.{minor}"
@@ -87,7 +90,14 @@ def _build() -> str:
 
 def _environment() -> str:
     known = _module("envs").VARIABLES
-    others = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "LD_PRELOAD", "TRITON_CACHE_DIR", "CUPY_CACHE_DIR")
+    others = (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "CUDA_VISIBLE_DEVICES",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "TRITON_CACHE_DIR",
+    )
     names = [variable.name for variable in known] + list(others)
     unknown = sorted(k for k in os.environ if k.startswith("SPECTRALOPS_") and k not in names)
     lines = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
@@ -97,7 +107,9 @@ def _environment() -> str:
 
 def _mapped() -> str:
     """The runtimes in this process, by file: two OpenMP or two CUDA runtimes explain many a surprise."""
-    pattern = r"/[^\s]*/lib(?:spectralops|gomp|omp|iomp5|cudart|nvrtc|cuda|torch_cpu|torch_cuda)\b[^\s]*\.so[^\s]*"
+    pattern = (
+        r"/[^\s]*/lib(?:spectralops|gomp|omp|iomp5|cudart|nvrtc|cuda|torch_cpu|torch_cuda)\b[^\s]*\.so[^\s]*"
+    )
     found = re.findall(pattern, Path("/proc/self/maps").read_text())
     return "\n".join(dict.fromkeys(found)) or "none"
 
@@ -116,7 +128,9 @@ PROBES: dict[str, Callable[[], str]] = {
     "g++": lambda: _run("g++", "--version").splitlines()[0],
     "nvcc": lambda: _run("nvcc", "--version").splitlines()[-1],
     "cmake": lambda: _run("cmake", "--version").splitlines()[0],
-    "driver": lambda: _run("nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader"),
+    "driver": lambda: _run(
+        "nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"
+    ),
     "environment": _environment,
     "loaded": _mapped,
 }
@@ -145,6 +159,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Run by its path, the script's own directory is first on sys.path, where modules of this package would shadow others.
+    # Run by its path, the script's own directory is first on sys.path, where modules of this package would
+    # shadow others.
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != PACKAGE]
     sys.exit(main())

@@ -1,7 +1,8 @@
-"""The CUDA kernels of the package compiled at run time by NVRTC, through CuPy: for a core without its CUDA part, or not built for this GPU.
+"""The CUDA kernels compiled at run time by NVRTC, through CuPy.
 
-The core plans: between `record_begin` and `record_end` its launchers list what they would launch, each kernel by name with its grid and the bytes of its
-one by-value argument. NVRTC compiles the same headers for this GPU, and the list runs on torch's current stream.
+For a core without its CUDA part, or not built for this GPU. The core plans: between `record_begin` and `record_end`
+its launchers list what they would launch, each kernel by name with its grid and the bytes of its one by-value argument.
+NVRTC compiles the same headers for this GPU, and the list runs on torch's current stream.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from . import _core
 from .. import envs
 from .._loader import CoreMissing, core, core_status, include_dir
 
-OPTIONS = ("-std=c++17",)  # NVRTC's defaults otherwise: IEEE division, no flush to zero, as nvcc compiles them
+OPTIONS = (
+    "-std=c++17",
+)  # NVRTC's defaults otherwise: IEEE division, no flush to zero, as nvcc compiles them
 _DEFAULT_SHARED = 48 * 1024  # beyond this a kernel must be allowed its shared memory
 _lock = threading.Lock()
 
@@ -75,17 +78,25 @@ def supports(function: str, *args) -> tuple[bool, str]:
     return missing is None, missing or "compiled by NVRTC for this GPU at the first call"
 
 
-def record(function, plan_for: Limits, *args) -> tuple[object, list[Launch]]:
-    """What `function(*args)` returns, its tensors not yet written, and the launches that write them, in order."""
-    core().record_begin(*plan_for)
+class Plan(NamedTuple):
+    result: object  # what the call returns, its tensors not written yet
+    launches: list[Launch]  # what writes them, in order
+    workspaces: list[Tensor]  # what the launches also write; alive until they are enqueued
+
+
+def plan(function, device_limits: Limits, *args) -> Plan:
+    workspaces: list[Tensor] = []
+    token = _core.keeping.set(workspaces)
+    core().record_begin(*device_limits)
     try:
         result = function(*args)
     finally:
         count = core().record_end()
-    return result, [Launch(*core().record_get(i)) for i in range(count)]
+        _core.keeping.reset(token)
+    return Plan(result, [Launch(*core().record_get(i)) for i in range(count)], workspaces)
 
 
-# ---- compiling -------------------------------------------------------------------------------------------------------
+# ---- compiling -----------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -102,8 +113,8 @@ def source() -> str:
     return f"// {digest.hexdigest()}\n" + "".join(f"#include <{name}>\n" for name in _headers())
 
 
-def compile_kernel(nvrtc, name: str, sm: int) -> tuple[bytes, str, str]:
-    """(binary, its kind, the kernel's mangled name) of one kernel; `nvrtc` has the functions of cupy.cuda.nvrtc.
+def compile_kernels(nvrtc, names: tuple[str, ...], sm: int) -> tuple[bytes, str, list[str]]:
+    """(binary, its kind, the mangled names) of some kernels; `nvrtc` has the functions of cupy.cuda.nvrtc.
 
     A GPU newer than this NVRTC gets PTX of the newest architecture that both know, which the driver translates.
     """
@@ -114,13 +125,17 @@ def compile_kernel(nvrtc, name: str, sm: int) -> tuple[bytes, str, str]:
     target = f"-arch={'sm' if exact else 'compute'}_{max(known)}"
     program = nvrtc.createProgram(source(), "spectralops.cu", (), ())
     try:
-        nvrtc.addNameExpression(program, name)
+        for name in names:
+            nvrtc.addNameExpression(program, name)
         try:
             nvrtc.compileProgram(program, (*OPTIONS, f"-I{include_dir()}", target))
         except nvrtc.NVRTCError as error:
-            raise RuntimeError(f"NVRTC could not compile {name} ({target}): {error}\n{nvrtc.getProgramLog(program)}") from error
+            text = nvrtc.getProgramLog(program)
+            raise RuntimeError(
+                f"NVRTC could not compile {', '.join(names)} ({target}): {error}\n{text}"
+            ) from error
         binary = nvrtc.getCUBIN(program) if exact else nvrtc.getPTX(program)
-        return binary, "cubin" if exact else "ptx", nvrtc.getLoweredName(program, name)
+        return binary, "cubin" if exact else "ptx", [nvrtc.getLoweredName(program, name) for name in names]
     finally:
         nvrtc.destroyProgram(program)
 
@@ -144,30 +159,32 @@ def _cache_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="spectralops-"))
 
 
-def compiled(nvrtc, name: str, sm: int) -> tuple[Path, str]:
-    """The file with a kernel's binary, from the cache where it is there already, and the kernel's name in it."""
-    key = repr((source(), name, sm, OPTIONS, nvrtc.getVersion()))
+def compiled(nvrtc, names: tuple[str, ...], sm: int) -> tuple[Path, list[str]]:
+    """The file with some kernels, from the cache where it is there already, and their names in it."""
+    key = repr((source(), names, sm, OPTIONS, nvrtc.getVersion()))
     stem = hashlib.sha256(key.encode()).hexdigest()[:32]
     directory = _cache_directory()
-    lowered = directory / f"{stem}.name"  # written last: it vouches for the binary
-    if not lowered.exists():
-        binary, kind, mangled = compile_kernel(nvrtc, name, sm)
+    index = directory / f"{stem}.names"  # written last: it vouches for the binary
+    if not index.exists():
+        binary, kind, mangled = compile_kernels(nvrtc, names, sm)
         _write(directory / f"{stem}.{kind}", binary)
-        _write(lowered, f"{kind} {mangled}".encode())
-    kind, mangled = lowered.read_text().split()
+        _write(index, "\n".join([kind, *mangled]).encode())
+    kind, *mangled = index.read_text().split("\n")
     return directory / f"{stem}.{kind}", mangled
 
 
-# ---- launching -------------------------------------------------------------------------------------------------------
+# ---- launching -----------------------------------------------------------------------------------------------
 
 
 @functools.cache
-def _kernel(name: str, index: int):
+def _kernels(names: tuple[str, ...], index: int) -> dict:
+    """The kernels of one call, compiled together, ready for one GPU."""
     import cupy
 
     with _lock, cupy.cuda.Device(index):
-        path, mangled = compiled(cupy.cuda.nvrtc, name, limits(index).sm)
-        return cupy.RawModule(path=str(path)).get_function(mangled)
+        path, mangled = compiled(cupy.cuda.nvrtc, names, limits(index).sm)
+        module = cupy.RawModule(path=str(path))
+        return {name: module.get_function(symbol) for name, symbol in zip(names, mangled, strict=True)}
 
 
 class _TorchStream:
@@ -190,25 +207,30 @@ def _stream(pointer: int):
     return cupy.cuda.ExternalStream(pointer)
 
 
-def _launch(launch: Launch, index: int, stream: int) -> None:
+def launch_all(launches: list[Launch], index: int, stream: int) -> None:
     import cupy
     import numpy
 
-    kernel = _kernel(launch.name, index)
-    # A numpy array among the arguments is passed by value: all its bytes are the kernel's one parameter.
-    params = numpy.frombuffer(launch.params, dtype=numpy.dtype((numpy.void, len(launch.params))))
+    if not launches:
+        return
+    kernels = _kernels(tuple(dict.fromkeys(launch.name for launch in launches)), index)
     with cupy.cuda.Device(index), _stream(stream):
-        if launch.shared > _DEFAULT_SHARED:
-            kernel.max_dynamic_shared_size_bytes = launch.shared
-        kernel(launch.grid, launch.block, (cupy.cuda.function.CNumpyArray(params),), shared_mem=launch.shared)
+        for launch in launches:
+            kernel = kernels[launch.name]
+            if launch.shared > _DEFAULT_SHARED:
+                kernel.max_dynamic_shared_size_bytes = launch.shared
+            # A numpy array among the arguments is passed by value: all its bytes are the kernel's one parameter.
+            params = numpy.frombuffer(launch.params, dtype=numpy.dtype((numpy.void, len(launch.params))))
+            kernel(
+                launch.grid, launch.block, (cupy.cuda.function.CNumpyArray(params),), shared_mem=launch.shared
+            )
 
 
 def _run(function, *args):
     index, _, stream = _where(args[0])
-    result, launches = record(function, limits(index), _where, *args)
-    for launch in launches:
-        _launch(launch, index, stream)
-    return result
+    planned = plan(function, limits(index), _where, *args)
+    launch_all(planned.launches, index, stream)
+    return planned.result
 
 
 rational_forward = partial(_run, _core.rational_forward)
