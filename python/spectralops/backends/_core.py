@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,17 @@ def _pointer(t: Tensor | None) -> int:
     return 0 if t is None else t.data_ptr()
 
 
+# Where launches are only planned here and run later, the workspaces they name must live until then.
+keeping: ContextVar[list[Tensor] | None] = ContextVar("keeping", default=None)
+
+
 def _workspace(size: int, device: torch.device) -> Tensor | None:
-    return torch.empty(size, dtype=torch.uint8, device=device) if size else None
+    if not size:
+        return None
+    work = torch.empty(size, dtype=torch.uint8, device=device)
+    if (kept := keeping.get()) is not None:
+        kept.append(work)
+    return work
 
 
 def _coefficients(num: Tensor, den: Tensor) -> tuple[int, int, int, int]:
