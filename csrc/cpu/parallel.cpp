@@ -166,8 +166,8 @@ void run_slots(int slots, Body body, void* context) {
 int set_openmp(void* gomp_parallel, void* omp_get_thread_num) {
   if ((gomp_parallel == nullptr) != (omp_get_thread_num == nullptr))
     return fail(SPECTRALOPS_INVALID,
-                "set_openmp takes both addresses or neither, got gomp_parallel %p, omp_get_thread_num %p", gomp_parallel,
-                omp_get_thread_num);
+                "set_openmp takes both addresses or neither, got gomp_parallel %p, omp_get_thread_num %p",
+                gomp_parallel, omp_get_thread_num);
   std::lock_guard<std::mutex> lock(openmp_mutex);
   const OpenMp* old = current_openmp.load(std::memory_order_relaxed);
   const auto parallel = reinterpret_cast<GompParallel>(gomp_parallel);
