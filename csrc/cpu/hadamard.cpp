@@ -43,10 +43,10 @@ int require(i64 given, i64 needed) {
 }
 
 i64 transform_bytes(i64 outer, i64 n, i64 inner, i64 bytes, bool in_place, int threads) {
-  const bool shared = shared_rows(outer, n, inner, bytes, threads);
-  const i64 slot = scratch_bytes(shared, n, inner, bytes);
-  if (!shared && slot <= kStackBytes) return 0;
-  return (shared && !in_place ? shared_result_bytes(n, inner, bytes) : 0) + threads * slot;
+  const Rowwise how = rowwise(outer, n, inner, bytes, threads);
+  const i64 slot = slot_bytes(how, n, inner, bytes), whole = intermediate_bytes(how, in_place, n, inner, bytes);
+  if (how == Rowwise::alone && slot <= kStackBytes) return 0;
+  return how == Rowwise::shared ? whole + threads * slot : threads * (whole + slot);
 }
 
 }  // namespace
@@ -103,8 +103,9 @@ i64 srht_workspace(i64 outer, i64 n, int, int dtype, int threads) {
   if (outer < 1 || n < 1) return 0;
   const i64 bytes = compute_bytes(dtype), result = row_result_bytes(n, 1, bytes);
   const int used = useful_threads(threads, outer * n * bytes);
-  if (shared_rows(outer, n, 1, bytes, used)) return with_slack(result + used * shared_scratch_bytes(n, 1, bytes));
-  return with_slack(used * (result + row_scratch_bytes(n, 1, bytes)));
+  const bool alone = rowwise(outer, n, 1, bytes, used) == Rowwise::alone;
+  if (alone) return with_slack(used * (result + slot_bytes(Rowwise::alone, n, 1, bytes)));
+  return with_slack(result + used * slot_bytes(Rowwise::shared, n, 1, bytes));
 }
 
 int srht(const void* x, i64 x_stride, const void* signs, const void* rows, void* y, const void* base, i64 outer, i64 n,

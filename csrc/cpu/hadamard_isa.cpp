@@ -16,7 +16,7 @@ Rows<T, U> rows_of(const HadamardJob& job, void* y) {
   if constexpr (same_type<C, u32>::value || same_type<C, u64>::value) scale = C(i64(job.scale));
   else scale = C(job.scale);
   return {static_cast<const T*>(job.x), job.x_stride, job.outer, static_cast<U*>(y), static_cast<const C*>(job.signs_in),
-          static_cast<const C*>(job.signs_out), job.sign_blocks, 0, scale};
+          static_cast<const C*>(job.signs_out), job.sign_blocks, 0, scale, false};
 }
 
 template <typename T>
@@ -37,7 +37,7 @@ void srht(const SrhtJob& job) {
   };
   u8* const aligned = static_cast<u8*>(j.workspace) + (-reinterpret_cast<u64>(j.workspace) & 63u);
   const i64 result = row_result_bytes(n, 1, sizeof(C));
-  if (shared_rows(j.outer, n, 1, sizeof(C), j.threads)) {
+  if (rowwise(j.outer, n, 1, sizeof(C), j.threads) != Rowwise::alone) {
     C* const rotated = reinterpret_cast<C*>(aligned);
     for (i64 o = 0; o < j.outer; ++o) {
       HadamardJob one = j;
@@ -45,7 +45,7 @@ void srht(const SrhtJob& job) {
       one.x = static_cast<const T*>(j.x) + o * j.x_stride;
       Rows<T, C> rows = rows_of<T, C>(one, rotated);
       rows.sign_first = o;
-      const Slots slots{aligned + result, shared_scratch_bytes(n, 1, sizeof(C))};
+      const Slots slots{aligned + result, slot_bytes(Rowwise::shared, n, 1, sizeof(C))};
       shared_row(rows, j.axis, 0, rotated, slots, j.threads);
       constexpr i64 piece = 16 * 1024;
       parallel_for(j.threads, (count + piece - 1) / piece,
@@ -55,7 +55,7 @@ void srht(const SrhtJob& job) {
   }
   const Rows<T, C> all = rows_of<T, C>(j, nullptr);
   parallel_for(j.threads, j.outer, [&](i64 o, int slot) {
-    u8* const own = aligned + slot * (result + row_scratch_bytes(n, 1, sizeof(C)));
+    u8* const own = aligned + slot * (result + slot_bytes(Rowwise::alone, n, 1, sizeof(C)));
     Rows<T, C> row = all;
     row.x += o * all.x_stride;
     row.sign_first = o;

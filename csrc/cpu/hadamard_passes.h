@@ -43,8 +43,9 @@ __attribute__((noinline)) void stage_out(const Scratch<C>& in, const Sink<S, C>&
       vec<C> v = in.get(r * in.stride + c) * splat<C>(out.scale);
       if (out.signs.at) v = v * out.signs.get(r, c, count);
       S* p = out.data + r * out.stride + c;
-      if (count == lanes<C>) store(p, v);
-      else store_partial(p, v, count);
+      if (count < lanes<C>) store_partial(p, v, count);
+      else if (out.streams) stream<S, C>(p, v);
+      else store(p, v);
     }
   }
 }
@@ -129,16 +130,29 @@ template <typename C, typename Out>
 void all_passes(const Scratch<C>& in, const Out& out, const Scratch<C>& scratch, const Base& base, int bits, i64 columns) {
   const i64 rows = i64(base.m) << bits;
   const bool based = base.m > 1;
-  const int passes = bits || based ? (bits + kRadixBits - 1) / kRadixBits : 1;
   Scratch<C> from = in;
-  for (int p = 0, done = 0; p < passes; ++p) {
-    const int now = bits / passes + (p < bits % passes);
-    if (p == passes - 1 && !based) return radix_pass<C>(now, from, out, rows, i64(1) << done, columns);
-    radix_pass<C>(now, from, scratch, rows, i64(1) << done, columns);
+  int done = 0;
+  if (bits > 2 * kRadixBits) {  // two passes over pieces that stay in the first-level cache
+    done = 2 * kRadixBits;
+    const i64 piece = i64(1) << done, low = i64(1) << kRadixBits;
+    for (i64 r = 0; r < rows; r += piece) {
+      const Scratch<C> own = scratch.columns(r * scratch.stride);
+      radix_pass<C>(kRadixBits, in.columns(r * in.stride), own, piece, 1, columns);
+      radix_pass<C>(kRadixBits, own, own, piece, low, columns);
+    }
+    from = scratch;
+  }
+  const int left = bits - done, passes = left || based ? (left + kRadixBits - 1) / kRadixBits : 1;
+  for (int p = 0; p < passes; ++p) {
+    const int now = left / passes + (p < left % passes);
+    const i64 low = i64(1) << done;
+    if (p == passes - 1 && !based)
+      return to_output<kLeaps<Out>>(out, [&](const auto& to) { radix_pass<C>(now, from, to, rows, low, columns); });
+    radix_pass<C>(now, from, scratch, rows, low, columns);
     from = scratch;
     done += now;
   }
-  base_pass<C>(from, out, base, i64(1) << bits, columns);
+  to_output<kLeaps<Out>>(out, [&](const auto& to) { base_pass<C>(from, to, base, i64(1) << bits, columns); });
 }
 
 // The same between the caller's memory, a strip of columns at a time, so that later passes find their rows in a cache.  scratch: rows
@@ -158,7 +172,7 @@ void strips(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, const Bas
       if (fused) from = {const_cast<C*>(in.data) + c, in.stride};
     }
     if (!fused) stage_in(in.columns(c), own, rows, width);
-    if (whole && !out.signs.at) {
+    if (whole && out.direct()) {
       all_passes<C>(from, out.columns(c), own, base, bits, padded);
     } else {
       all_passes<C>(from, own, own, base, bits, padded);
@@ -167,12 +181,12 @@ void strips(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, const Bas
   }
 }
 
-// A width of strip for `rows` rows: whole vectors, near `bytes` in all.
-template <typename C>
+// A width of strip for `rows` rows: whole vectors and whole lines of S, near `bytes` in all.
+template <typename S, typename C>
 i64 strip_width(i64 rows, i64 columns, i64 bytes) {
-  const i64 fit = bytes / (rows * i64(sizeof(C))) / lanes<C> * lanes<C>;
-  const i64 all = (columns + lanes<C> - 1) / lanes<C> * lanes<C>;
-  return fit < lanes<C> ? lanes<C> : fit < all ? fit : all;
+  constexpr i64 least = lanes<C> * sizeof(S) < 64 ? 64 / sizeof(S) : lanes<C>;
+  const i64 fit = bytes / (rows * i64(sizeof(C))) / least * least, all = (columns + least - 1) / least * least;
+  return fit < least ? least : fit < all ? fit : all;
 }
 
 // ---- contiguous bits ----
@@ -207,17 +221,18 @@ void leaf(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, int bits) {
   constexpr int most = kLaneBits<C> + kRadixBits;
   const int block = bits < most ? bits : most;
   const i64 width = i64(1) << block, rows = i64(1) << (bits - block);
-  const bool plain = !out.signs.at;
+  const bool plain = rows == 1 ? !out.signs.at : out.direct();
   const Scratch<C> own{scratch, width};
   if (!in.signs.at) {
-    if (rows == 1 && plain) return block_pass<C>(block, in, out, 1);
+    if (rows == 1 && plain)
+      return to_output<true>(out, [&](const auto& to) { block_pass<C>(block, in, to, 1); });
     block_pass<C>(block, in, own, rows);
   } else {
     stage_in(in, own, 1, width * rows);
     block_pass<C>(block, own, own, rows);
   }
   const Sink<U, C> folded = out.folded(width);
-  if (plain) return all_passes<C>(own, folded, own, Base{}, bits - block, width);
+  if (plain && out.direct()) return all_passes<C>(own, folded, own, Base{}, bits - block, width);
   if (rows > 1) all_passes<C>(own, own, own, Base{}, bits - block, width);
   stage_out(own, folded, rows, width);
 }

@@ -54,14 +54,17 @@ struct QuantizeJob {
 SO_CPU_DECLARE(void hadamard_run(const HadamardJob&, int dtype); void srht_run(const SrhtJob&, int dtype);
                void hadamard_quantize_run(const QuantizeJob&, int dtype);)
 
-constexpr i64 kSliceBytes = 256 * 1024;    // the largest row one thread transforms whole, in its second-level cache
-constexpr i64 kSharedBytes = 64 * 1024;    // from here on, a few rows are shared by all threads
-constexpr i64 kSegmentBytes = 128 * 1024;  // contiguous pieces of longer rows
-constexpr i64 kTileBytes = 256 * 1024;     // and their strips of columns
-constexpr int kTileBits = 13;              // of the row index at a time
+constexpr i64 kSliceBytes = 256 * 1024;      // the largest row one thread transforms whole, in its second-level cache
+constexpr i64 kSharedBytes = 64 * 1024;      // from here on, a few rows are shared by all threads
+constexpr i64 kOwnBytes = 8 * 1024 * 1024;   // up to here, many rows are not
+constexpr i64 kLeafBytes = 16 * 1024;        // contiguous pieces of rows, in a first-level cache
+constexpr i64 kSegmentBytes = 256 * 1024;    // and of long rows, in a second-level one
+constexpr i64 kTileBytes = 64 * 1024;        // strips of columns of long rows
+constexpr int kTileBits = 12;                // of the row index at a time
 constexpr i64 kTileColumns = 16 * 1024;
-constexpr i64 kStackBytes = 64 * 1024;     // scratch up to this size needs no workspace
-constexpr i64 kTaskBytes = 64 * 1024;      // what one thread takes at a time
+constexpr i64 kStreamBytes = 16 * 1024 * 1024;  // an output that no cache near the core can hold
+constexpr i64 kStackBytes = 64 * 1024;       // scratch up to this size needs no workspace
+constexpr i64 kTaskBytes = 64 * 1024;        // what one thread takes at a time
 
 SO_PLAN i64 round_up_64(i64 bytes) { return (bytes + 63) / 64 * 64; }
 SO_PLAN i64 larger(i64 a, i64 b) { return a > b ? a : b; }
@@ -77,27 +80,46 @@ SO_PLAN i64 row_scratch_bytes(i64 n, i64 inner, i64 bytes) {
   return row_result_bytes(n, inner, bytes) + round_up_64(larger(contiguous + apart, inner > 1 || n <= 4096 ? packed : 0));
 }
 
-// Do all threads work on one row after another?
-SO_PLAN bool shared_rows(i64 outer, i64 n, i64 inner, i64 bytes, int threads) {
+// alone: a thread transforms its rows whole.  own: a thread takes its rows through memory twice.  shared: all threads
+// work on one row after another.
+enum class Rowwise { alone, own, shared };
+
+SO_PLAN Rowwise rowwise(i64 outer, i64 n, i64 inner, i64 bytes, int threads) {
   const i64 row = n * inner * bytes;
-  if (row > kSliceBytes) return true;
-  return threads > 1 && row >= kSharedBytes && outer < 4 * threads && outer % threads != 0;
+  const bool columns = inner >= 8 && n <= i64(1) << kTileBits;  // whole strips of columns fit
+  const bool whole = columns || row <= kSliceBytes;
+  const bool divides = outer >= 4 * threads || outer % threads == 0;
+  if (threads == 1 || (whole && (row < kSharedBytes || divides))) return whole ? Rowwise::alone : Rowwise::own;
+  return !whole && divides && row <= kOwnBytes ? Rowwise::own : Rowwise::shared;
 }
 
-// Scratch of a thread that shares a row: a segment of whole runs of `inner`, or a tile of kTileBytes (at least 2^kTileBits rows of
-// one vector) and a number for each of its columns.
-SO_PLAN i64 shared_scratch_bytes(i64 n, i64 inner, i64 bytes) {
+// Bits of the contiguous segments that a row, not alone, begins with; 0: strips of columns from the start.
+SO_PLAN int segment_bits(int m, int bits, i64 inner, i64 bytes) {
+  if (inner >= 8) return 0;
+  int low = 0, least = 0;
+  while ((inner * bytes) << (low + 1) <= kSegmentBytes) ++low;
+  while (bytes << (least + 1) <= kLeafBytes) ++least;
+  const int left = m > 1 ? 4 : 8, most = m > 1 ? bits : bits - 1;  // what strips take in two passes
+  if (low > bits - left) low = bits - left > least ? bits - left : least < low ? least : low;
+  return low < most ? low : most;
+}
+
+// Scratch of a thread.  If not alone: a segment, or a tile of kTileBytes (at least 2^kTileBits rows of two lines) and a number for
+// each of its columns.
+SO_PLAN i64 slot_bytes(Rowwise how, i64 n, i64 inner, i64 bytes) {
+  if (how == Rowwise::alone && inner >= 8)  // strips
+    return row_result_bytes(n, inner, bytes) + round_up_64(larger(kLeafBytes, n * 128));
+  if (how == Rowwise::alone) return row_scratch_bytes(n, inner, bytes);
   const i64 positions = kSegmentBytes / (inner * bytes);
-  const i64 segment = positions < 2 ? 0 : row_scratch_bytes(smaller(n, positions), inner, bytes);
-  return larger(segment, larger(kTileBytes, (i64(1) << kTileBits) * 64) + kTileColumns * 4);
+  const i64 segment = inner >= 8 ? 0 : row_scratch_bytes(smaller(n, positions), inner, bytes);
+  return larger(segment, larger(kTileBytes, (i64(1) << kTileBits) * 128) + kTileColumns * 4);
 }
 
-SO_PLAN i64 scratch_bytes(bool shared, i64 n, i64 inner, i64 bytes) {
-  return shared ? shared_scratch_bytes(n, inner, bytes) : row_scratch_bytes(n, inner, bytes);
+// A whole row in the compute type before its last pass, where the output cannot hold it (16 bits) or takes it in another
+// order.
+SO_PLAN i64 intermediate_bytes(Rowwise how, bool in_place, i64 n, i64 inner, i64 bytes) {
+  return how == Rowwise::alone || in_place ? 0 : row_result_bytes(n, inner, bytes);
 }
-
-// A whole row in the compute type, before its last pass: where the output cannot hold it (16 bits) or takes it in another order.
-SO_PLAN i64 shared_result_bytes(i64 n, i64 inner, i64 bytes) { return round_up_64(n * inner * bytes); }
 
 // ---- quantisation ----
 // A unit is what whole blocks and whole groups both divide.

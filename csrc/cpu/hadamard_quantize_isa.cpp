@@ -89,7 +89,7 @@ void quantize(const QuantizeJob& job) {
   u8* const aligned = static_cast<u8*>(j.workspace) + (-reinterpret_cast<u64>(j.workspace) & 63u);
   const auto rows_at = [&](i64 row, i64 first_block, i64 count, float* y) -> Rows<T, float> {
     const T* x = static_cast<const T*>(j.x) + row * job.x_stride + first_block * block;
-    return {x, block, count, y, static_cast<const float*>(j.signs_in), nullptr, j.sign_blocks, first_block, float(j.scale)};
+    return {x, block, count, y, static_cast<const float*>(j.signs_in), nullptr, j.sign_blocks, first_block, float(j.scale), false};
   };
   const auto finish = [&](float* r, i64 row, i64 first, i64 count) {  // whole groups, from element `first` of the row
     if (job.round_rotation) round_to<T>(r, count);

@@ -78,6 +78,7 @@ struct Rows {
   i64 sign_blocks;
   i64 sign_first;  // the row of signs of the first row
   C scale;
+  bool streams;  // see Sink
 
   SO_SIMD_MEMBER Factors<C> factors(const C* signs, i64 n, i64 inner, i64 row) const {
     if (!signs) return {};
@@ -87,18 +88,16 @@ struct Rows {
     return {x + row * x_stride, inner, factors(signs_in, n, inner, row)};
   }
   SO_SIMD_MEMBER Sink<U, C> sink(i64 n, i64 inner, i64 row) const {
-    return {y + row * n * inner, inner, scale, factors(signs_out, n, inner, row)};
+    return {y + row * n * inner, inner, scale, factors(signs_out, n, inner, row), streams};
   }
 };
-
-constexpr i64 kLeafBytes = 16 * 1024;
 
 // One row, 2^bits >= lanes if inner = 1.
 template <typename S, typename U, typename C>
 void whole_row(const Source<S, C>& in, const Sink<U, C>& out, const HadamardAxis& axis, C* work) {
   const Base base = base_of(axis);
   if (axis.inner > 1)
-    return strips(in, out, work, base, axis.bits, axis.inner, strip_width<C>(axis.n, axis.inner, kNearBytes));
+    return strips(in, out, work, base, axis.bits, axis.inner, strip_width<U, C>(axis.n, axis.inner, kNearBytes));
   constexpr int most = log2_floor(kLeafBytes / sizeof(C));
   const int bits = axis.bits < most ? axis.bits : most;
   const i64 width = i64(1) << bits, rows = axis.n >> bits;
@@ -108,11 +107,11 @@ void whole_row(const Source<S, C>& in, const Sink<U, C>& out, const HadamardAxis
   for (i64 r = 0; r < rows; ++r)
     leaf(in.columns(r * width), Sink<C, C>{work + r * stride, width, C(1), {}}, work + r * stride, bits);
   const Sink<U, C> folded = out.folded(width);
-  const i64 strip = strip_width<C>(rows, width, kNearBytes);
+  const i64 strip = strip_width<U, C>(rows, width, kNearBytes);
   for (i64 c = 0; c < width; c += strip) {
     const Scratch<C> own{work + c, stride};
     const i64 here = smaller(strip, width - c);
-    if (!out.signs.at) {
+    if (out.direct()) {
       all_passes<C>(own, folded.columns(c), own, base, axis.bits - bits, here);
     } else {
       all_passes<C>(own, own, own, base, axis.bits - bits, here);
@@ -163,16 +162,18 @@ void side_by_side(const Rows<T, U>& rows, const HadamardAxis& axis, compute_t<T>
   const Order order{axis.bits, axis.order_in, axis.order_out};
   alignas(64) C buffer[64];
   for (i64 first = 0; first < rows.count; first += together) {
-    const i64 count = rows.count - first < together ? rows.count - first : together;
+    const i64 count = smaller(together, rows.count - first);
     for (i64 p = 0; p < count; ++p) {
-      const T* x = rows.x + (first + p) * rows.x_stride;
-      const Factors<C> f = rows.factors(rows.signs_in, n, inner, first + p);
+      const Source<T, C> in = rows.source(n, inner, first + p);
+      const Factors<C> f = in.signs;
+      C* column = work + p * inner;
+      i64 r = 0, i = 0;  // position (i, r) of (n, inner)
       for (i64 e = 0; e < length; e += lanes<C>) {
-        const int now = int(length - e < lanes<C> ? length - e : lanes<C>);
-        store(buffer, now == lanes<C> ? load<C>(x + e) : load_partial<C>(x + e, now));
+        const int now = int(smaller(length - e, lanes<C>));
+        store(buffer, now == lanes<C> ? load<C>(in.data + e) : load_partial<C>(in.data + e, now));
         for (int l = 0; l < now; ++l) {
-          const i64 i = (e + l) / inner;
-          work[i * stride + p * inner + (e + l) % inner] = f.at ? buffer[l] * f.at[i] : buffer[l];
+          column[r] = f.at ? buffer[l] * f.at[i] : buffer[l];
+          if (++r == inner) r = 0, ++i, column += stride;
         }
       }
     }
@@ -180,10 +181,14 @@ void side_by_side(const Rows<T, U>& rows, const HadamardAxis& axis, compute_t<T>
     for (i64 p = 0; p < count; ++p) {
       const Factors<C> f = rows.factors(rows.signs_out, n, inner, first + p);
       const Sink<U, C> out{rows.y + (first + p) * length, length, C(1), {}};
-      put_fetched(out, 0, length, [&](i64 e) {
-        const i64 i = e / inner, from = axis.m == 1 ? i64(order.row(u32(i))) : i;
-        const C v = work[from * stride + p * inner + e % inner] * rows.scale;
-        return f.at ? v * f.at[i] : v;
+      const C* column = work + p * inner;
+      i64 r = 0, i = 0;
+      const bool ordered = !order.natural();
+      put_fetched(out, 0, length, [&](i64) {
+        C v = (ordered ? column[i64(order.row(u32(i))) * stride + r] : column[i * stride + r]) * rows.scale;
+        if (f.at) v = v * f.at[i];
+        if (++r == inner) r = 0, ++i;
+        return v;
       });
     }
   }
@@ -214,7 +219,7 @@ void transform_rows(const Rows<T, U>& rows, const HadamardAxis& axis, compute_t<
     const Source<T, C> in = rows.source(n, 1, 0);
     const Sink<U, C> out = rows.sink(n, 1, 0);
     if (axis.bits < kLaneBits<C>) return short_runs<C>(axis.bits, in, out, rows.count * n);
-    return block_pass<C>(axis.bits, in, out, rows.count);
+    return to_output<true>(out, [&](const auto& to) { block_pass<C>(axis.bits, in, to, rows.count); });
   }
   if (narrow && axis.bits < kLaneBits<C>) return side_by_side(rows, axis, work);
   C* const result = work;
@@ -227,7 +232,7 @@ void transform_rows(const Rows<T, U>& rows, const HadamardAxis& axis, compute_t<
     }
     // Natural order first; scale and signs_out with the second reading.
     Rows<T, C> first{rows.x + r * rows.x_stride, 0, 1, result, rows.signs_in, nullptr, rows.sign_blocks,
-                     rows.sign_first + r, C(1)};
+                     rows.sign_first + r, C(1), false};
     if (inner > 1 && narrow) apart(first, axis, 0, work);
     else whole_row(first.source(n, inner, 0), first.sink(n, inner, 0), axis, work);
     put_row(result, rows, axis, r, 0, n);

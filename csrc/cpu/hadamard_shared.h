@@ -30,8 +30,8 @@ struct Level {
 template <typename S, typename U, typename C>
 void shared_level(const Source<S, C>& in, const Sink<U, C>& out, const Level& level, i64 n, i64 inner, const Slots& slots, int threads) {
   const i64 rows = i64(level.base.m) << level.bits, columns = inner << level.done, blocks = (n >> level.done) / rows;
-  i64 width = strip_width<C>(rows, columns, kTileBytes);
-  width = smaller(width, strip_width<C>(1, columns, columns * blocks / (4 * threads) * i64(sizeof(C))));  // work for all
+  i64 width = strip_width<U, C>(rows, columns, kTileBytes);
+  width = smaller(width, strip_width<U, C>(1, columns, columns * blocks / (4 * threads) * i64(sizeof(C))));  // work for all
   width = smaller(width, kTileColumns);
   const i64 tiles = (columns + width - 1) / width;
   parallel_for(threads, blocks * tiles, [&](i64 task, int slot) {
@@ -45,6 +45,7 @@ void shared_level(const Source<S, C>& in, const Sink<U, C>& out, const Level& le
       from.signs.table = to.signs.table = table;
     }
     strips(from, to, work, level.base, level.bits, here, width);
+    if (to.streams) end_of_stream();
   });
 }
 
@@ -82,17 +83,17 @@ void shared_row(const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, compute
   if constexpr (same_type<U, C>::value)
     if (natural) whole = rows.y + r * n * inner;
 
-  const i64 positions = kSegmentBytes / (inner * i64(sizeof(C)));
-  int done = int(smaller(positions ? log2_floor(positions) : 0, axis.m > 1 ? axis.bits : axis.bits - 3));
-  if (done < 0) done = 0;
+  int done = segment_bits(axis.m, axis.bits, inner, sizeof(C));
+  const bool streams = rows.streams && inner == 1;  // whole lines, whatever the level
   if (done) {
     const HadamardAxis segment{i64(1) << done, inner, 1, done, nullptr, 0, 0};
     const i64 size = inner << done;
     const Factors<C> signs = rows.factors(rows.signs_in, n, inner, r);
     parallel_for(threads, n >> done, [&](i64 task, int slot) {
       const Rows<T, C> part{rows.x + r * rows.x_stride + task * size, 0, 1, whole + task * size,
-                            signs.at ? signs.at + (task << done) : nullptr, nullptr, 1, 0, C(1)};
+                            signs.at ? signs.at + (task << done) : nullptr, nullptr, 1, 0, C(1), streams};
       transform_rows(part, segment, slots.of<C>(slot));
+      if (streams) end_of_stream();
     });
   }
   for (bool first = done == 0, last = false; !last; first = false) {
@@ -102,7 +103,7 @@ void shared_row(const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, compute
     const Level level{with_base ? base_of(axis) : Base{}, bits, done};
     const i64 columns = inner << done;
     const Source<C, C> from{whole, columns, {}};
-    const Sink<C, C> to{whole, columns, C(1), {}};
+    const Sink<C, C> to{whole, columns, C(1), {}, streams};
     Source<T, C> x = rows.source(n, inner, r);  // first only where done is 0: one position a row
     Sink<U, C> y = rows.sink(n, inner, r);
     y.stride = columns;
@@ -116,37 +117,45 @@ void shared_row(const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, compute
   if (!natural) shared_order(whole, rows, axis, r, threads);
 }
 
-// All rows.  memory: first the intermediate of a shared row, if it needs one, then the slots.
+// All rows.  memory: the intermediate of a shared row if it needs one, then the slots; where each thread has rows of its own, the
+// intermediate is part of the slot.
 template <typename T, typename U>
-void transform(const Rows<T, U>& rows, const HadamardAxis& axis, void* memory, int threads) {
+void transform(Rows<T, U> rows, const HadamardAxis& axis, void* memory, int threads) {
   using C = compute_t<T>;
-  const i64 n = axis.n, inner = axis.inner, bytes = n * inner * i64(sizeof(C));
-  const bool shared = shared_rows(rows.count, n, inner, sizeof(C), threads);
-  const i64 need = scratch_bytes(shared, n, inner, sizeof(C));
-  u8* aligned = static_cast<u8*>(memory) + (-reinterpret_cast<u64>(memory) & 63u);
-  if (shared) {
-    const bool in_place = same_type<U, C>::value && Order{axis.bits, axis.order_in, axis.order_out}.natural();
-    C* const whole = in_place ? nullptr : reinterpret_cast<C*>(aligned);
-    const Slots slots{aligned + (in_place ? 0 : shared_result_bytes(n, inner, sizeof(C))), need};
-    for (i64 r = 0; r < rows.count; ++r) shared_row(rows, axis, r, whole, slots, threads);
+  const i64 n = axis.n, inner = axis.inner, row_bytes = n * inner * i64(sizeof(U));
+  const bool in_place = same_type<U, C>::value && Order{axis.bits, axis.order_in, axis.order_out}.natural();
+  rows.streams = rows.count * row_bytes >= kStreamBytes && row_bytes % 64 == 0 &&
+                 (inner == 1 || inner * i64(sizeof(U)) % 64 == 0) && (reinterpret_cast<u64>(rows.y) & 63u) == 0;
+  const Rowwise how = rowwise(rows.count, n, inner, sizeof(C), threads);
+  const i64 slot = slot_bytes(how, n, inner, sizeof(C)), whole = intermediate_bytes(how, in_place, n, inner, sizeof(C));
+  u8* const aligned = static_cast<u8*>(memory) + (-reinterpret_cast<u64>(memory) & 63u);
+  if (how == Rowwise::shared) {
+    const Slots slots{aligned + whole, slot};
+    for (i64 r = 0; r < rows.count; ++r) shared_row(rows, axis, r, reinterpret_cast<C*>(aligned), slots, threads);
     return;
   }
-  const i64 piece = larger(1, kTaskBytes / bytes), tasks = (rows.count + piece - 1) / piece;
-  const Slots slots{aligned, need};
-  const auto run = [&](i64 task, C* work) {
+  if (how == Rowwise::own) {
+    return parallel_for(threads, rows.count, [&](i64 r, int s) {
+      u8* const own = aligned + s * (whole + slot);
+      shared_row(rows, axis, r, reinterpret_cast<C*>(own), Slots{own + whole, slot}, 1);
+    });
+  }
+  const i64 piece = larger(1, kTaskBytes / (n * inner * i64(sizeof(C)))), tasks = (rows.count + piece - 1) / piece;
+  const auto run = [&](i64 task, u8* work) {
     Rows<T, U> part = rows;
     part.x += task * piece * rows.x_stride;
     part.y += task * piece * n * inner;
     part.sign_first += task * piece;
     part.count = smaller(piece, rows.count - task * piece);
-    transform_rows(part, axis, work);
+    transform_rows(part, axis, reinterpret_cast<C*>(work));
+    if (rows.streams) end_of_stream();
   };
-  if (need <= kStackBytes)
+  if (slot <= kStackBytes)
     return parallel_for(threads, tasks, [&](i64 task) {
       alignas(64) u8 local[kStackBytes];
-      run(task, reinterpret_cast<C*>(local));
+      run(task, local);
     });
-  parallel_for(threads, tasks, [&](i64 task, int slot) { run(task, slots.of<C>(slot)); });
+  parallel_for(threads, tasks, [&](i64 task, int s) { run(task, aligned + s * slot); });
 }
 
 }  // namespace SO_CPU_ISA

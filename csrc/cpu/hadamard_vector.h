@@ -139,6 +139,8 @@ struct Scratch {
   SO_SIMD_MEMBER Scratch columns(i64 column) const { return {data + column, stride}; }
 };
 
+constexpr i64 kAheadBytes = 8 * 1024;
+
 // The caller's input, times signs.
 template <typename S, typename C>
 struct Source {
@@ -146,12 +148,46 @@ struct Source {
   i64 stride;
   Factors<C> signs;
 
-  SO_SIMD_MEMBER vec<C> get(i64 offset) const { return load<C>(data + offset); }
+  // The next pages are asked for early: a butterfly's burst of loads is too short for the hardware to run ahead.
+  SO_SIMD_MEMBER vec<C> get(i64 offset) const {
+    __builtin_prefetch(data + offset + kAheadBytes / i64(sizeof(S)));
+    return load<C>(data + offset);
+  }
   SO_SIMD_MEMBER Source moved(i64 elements, i64 positions) const {
     return {data + elements, stride, signs.moved(positions)};
   }
   SO_SIMD_MEMBER Source columns(i64 column) const { return {data + column, stride, signs.columns(column)}; }
 };
+
+// A store that goes to memory past the caches, whole lines at a time; `p` is aligned to the vector.
+template <typename S, typename C>
+SO_SIMD void stream(S* p, vec<C> v) {
+#if defined(__AVX2__)
+  if constexpr (same_type<S, C>::value) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512((__m512i*)p, (__m512i)v);
+#else
+    _mm256_stream_si256((__m256i*)p, (__m256i)v);
+#endif
+  } else {
+    const vec_u16 bits = narrow_bits(v, S{});
+#if defined(__AVX512F__)
+    _mm256_stream_si256((__m256i*)p, (__m256i)bits);
+#else
+    _mm_stream_si128((__m128i*)p, (__m128i)bits);
+#endif
+  }
+#else
+  store(p, v);
+#endif
+}
+
+// Streamed lines are weakly ordered: this comes before anyone else is told that they are there.
+SO_SIMD void end_of_stream() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
 
 // The caller's output: times scale, times signs, rounded once.  put leaves the signs out.
 template <typename S, typename C>
@@ -160,15 +196,22 @@ struct Sink {
   i64 stride;
   C scale;
   Factors<C> signs;
+  bool streams = false;  // lines and rows are aligned to 64 bytes, and the caches cannot hold the whole output anyway
 
+  static constexpr bool kLine = lanes<C> * sizeof(S) == 64;  // one vector is one line
+
+  // Can a pass that leaps from row to row write here?
+  SO_SIMD_MEMBER bool direct() const { return !signs.at && (kLine || !streams); }
   SO_SIMD_MEMBER void put(i64 offset, vec<C> v) const { store(data + offset, v * splat<C>(scale)); }
   SO_SIMD_MEMBER void put_first(i64 offset, vec<C> v, int count) const {
     store_partial(data + offset, v * splat<C>(scale), count);
   }
   SO_SIMD_MEMBER Sink moved(i64 elements, i64 positions) const {
-    return {data + elements, stride, scale, signs.moved(positions)};
+    return {data + elements, stride, scale, signs.moved(positions), streams};
   }
-  SO_SIMD_MEMBER Sink columns(i64 column) const { return {data + column, stride, scale, signs.columns(column)}; }
+  SO_SIMD_MEMBER Sink columns(i64 column) const {
+    return {data + column, stride, scale, signs.columns(column), streams};
+  }
   // A contiguous row as rows of `width`.
   SO_SIMD_MEMBER Sink folded(i64 width) const {
     Sink s = *this;
@@ -176,6 +219,28 @@ struct Sink {
     return s;
   }
 };
+
+template <typename S, typename C>
+struct Streamed {
+  S* data;
+  i64 stride;
+  C scale;
+
+  SO_SIMD_MEMBER void put(i64 offset, vec<C> v) const { stream<S, C>(data + offset, v * splat<C>(scale)); }
+};
+
+// pass(out), through the caches or past them.
+template <bool Possible, typename S, typename C, typename Pass>
+SO_SIMD void to_output(const Sink<S, C>& out, const Pass& pass) {
+  if constexpr (Possible && kVectorBytes > 16) {
+    if (out.streams) return pass(Streamed<S, C>{out.data, out.stride, out.scale});
+  }
+  pass(out);
+}
+template <bool Possible, typename C, typename Pass>
+SO_SIMD void to_output(const Scratch<C>& out, const Pass& pass) { pass(out); }
+template <typename Out> constexpr bool kLeaps = false;
+template <typename S, typename C> constexpr bool kLeaps<Sink<S, C>> = Sink<S, C>::kLine;
 
 }  // namespace SO_CPU_ISA
 }  // namespace cpu
