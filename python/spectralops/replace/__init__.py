@@ -159,7 +159,6 @@ def _capture(model: nn.Module, example: object, candidates: list[_Candidate]) ->
 
     handles = [c.module.register_forward_pre_hook(hook_for(c), with_kwargs=True) for c in candidates]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    versions = [b._version for b, _ in buffers]
     devices = {t.device for t in [*model.parameters(), *model.buffers()] if t.device.type == "cuda"}
     try:
         with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
@@ -168,8 +167,8 @@ def _capture(model: nn.Module, example: object, candidates: list[_Candidate]) ->
         for handle in handles:
             handle.remove()
         with torch.no_grad():
-            for (buffer, value), version in zip(buffers, versions):
-                if buffer._version != version:
+            for buffer, value in buffers:  # batch norm writes without counting a version
+                if not torch.equal(buffer, value):
                     buffer.copy_(value)
 
 
