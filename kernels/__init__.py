@@ -1,1 +1,3 @@
-"""Triton kernels and the functions that launch them, torch tensors in and out; nothing here is imported by `import spectralops`."""
+"""Triton kernels and the functions that launch them, torch tensors in and out; nothing here is
+imported by `import spectralops`.
+"""

@@ -1,4 +1,6 @@
-"""What every Triton file here shares: loads that widen, stores that round once, sign, launching and recording."""
+"""What every Triton file here shares: loads that widen, stores that round once, sign, launching
+and recording.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
-# Triton's interpreter cuts a float to bfloat16 instead of rounding it; there, and only there, `narrow` rounds by hand.
+# Triton's interpreter cuts a float to bfloat16 instead of rounding it; there, and only there,
+# `narrow` rounds by hand.
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 _ROUND_BF16 = tl.constexpr(INTERPRETED)
 
@@ -24,7 +27,7 @@ COMPUTE = {
 }
 
 
-# ---- inside kernels ------------------------------------------------------------------------------------------------
+# ---- inside kernels ------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -65,11 +68,13 @@ def sign(x, AT_ZERO: tl.constexpr):
     return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, AT_ZERO + 0.0)).to(x.dtype)
 
 
-# ---- launching -----------------------------------------------------------------------------------------------------
+# ---- launching -----------------------------------------------------------------------------------
 
 
 class Launch(NamedTuple):
-    """One launch as the host functions ask for it: enough to run it, or to compile it for a GPU that is not there."""
+    """One launch as the host functions ask for it: enough to run it, or to compile it for a GPU
+    that is not there.
+    """
 
     kernel: Any
     grid: tuple[int, ...]
@@ -82,7 +87,9 @@ _recorder: list[Launch] | None = None
 
 @contextlib.contextmanager
 def record():
-    """Collect the launches made inside instead of running them.  Outputs stay uninitialised, so any device will do, "meta" too."""
+    """Collect the launches made inside instead of running them.  Outputs stay uninitialised, so
+    any device will do, "meta" too.
+    """
     global _recorder
     outer, _recorder = _recorder, []
     try:
@@ -91,8 +98,10 @@ def record():
         _recorder = outer
 
 
-def launch(like: torch.Tensor, kernel, grid: tuple[int, ...], *, warps: int, fuse: bool = False, **arguments) -> None:
-    """Run `kernel` on the device of `like`.  `fuse` lets the compiler contract a*b+c; it is always stated, never left to the default."""
+def launch(like: torch.Tensor, kernel, grid: tuple[int, ...], *, warps: int, fuse: bool = False, **arguments):
+    """Run `kernel` on the device of `like`.  `fuse` lets the compiler contract a*b+c; it is
+    always stated, never left to the default.
+    """
     options = {"num_warps": warps, "enable_fp_fusion": fuse}
     if _recorder is not None:
         _recorder.append(Launch(kernel, grid, arguments, options))
@@ -109,7 +118,7 @@ def runnable(x: torch.Tensor) -> tuple[bool, str]:
     return False, f"triton runs on GPU tensors (or under TRITON_INTERPRET=1), got one on {x.device}"
 
 
-# ---- compiling for a GPU that is not there -------------------------------------------------------------------------
+# ---- compiling for a GPU that is not there -------------------------------------------------------
 
 _POINTER = {
     torch.float16: "*fp16",
@@ -124,11 +133,13 @@ _POINTER = {
 
 
 def compile_ahead(planned: Launch, target):
-    """Compile a recorded launch for `target` (a triton GPUTarget) with the specialisation the launch itself would get."""
+    """Compile a recorded launch for `target` (a triton GPUTarget) with the specialisation the
+    launch itself would get.
+    """
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(planned.kernel.params):
         name, value = parameter.name, planned.arguments[parameter.name]
-        if parameter.is_constexpr or value is None or (value == 1 if _specialised_int(parameter, value) else False):
+        if parameter.is_constexpr or value is None or _specialised_int(parameter, value) and value == 1:
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             signature[name] = _POINTER[value.dtype]
@@ -145,7 +156,7 @@ def _specialised_int(parameter, value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and not parameter.do_not_specialize
 
 
-# ---- numbers on the host -------------------------------------------------------------------------------------------
+# ---- numbers on the host -------------------------------------------------------------------------
 
 
 def cdiv(a: int, b: int) -> int:

@@ -1,6 +1,8 @@
-"""Launch tables: plain data, one row a choice.  Nothing is tuned at run time; a change here shows in a diff.
+"""Launch tables: plain data, one row a choice.  Nothing is tuned at run time; a change here shows
+in a diff.
 
-Sizes never depend on the GPU, so the order of every sum, and with it every bit of the results, is the same on all of them.
+Sizes never depend on the GPU, so the order of every sum, and with it every bit of the results, is
+the same on all of them.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ class Tile(NamedTuple):
     warps: int
 
 
-# rational, by (kernel, bytes an element).  `wide`: a program stays in one group, coefficients are scalars.  `narrow`: groups are so
-# small that a tile spans several; coefficients and their partial sums are one a column, so a thread holds fewer elements.
+# rational, by (kernel, bytes an element).  `wide`: a program stays in one group, coefficients are
+# scalars.  `narrow`: groups are so small that a tile spans several; coefficients and their partial
+# sums are one a column, so a thread holds fewer elements.
 RATIONAL = {
     ("forward", "wide", 2): Tile(2048, 8, 4),
     ("forward", "wide", 4): Tile(1024, 4, 4),
@@ -38,8 +41,9 @@ RATIONAL = {
 }
 RATIONAL_NARROW_BELOW = 16  # columns of a group from which a program stays inside one group
 RATIONAL_MAX_COLUMNS = 256  # of a tile
-# Programs of a gradient kernel: enough to fill a GPU, each taking at least some steps so that its last reduction is paid for, and more
-# of them when the data is large, so that the last wave of programs is short.
+# Programs of a gradient kernel: enough to fill a GPU, each taking at least some steps so that its
+# last reduction is paid for, and more of them when the data is large, so that the last wave of
+# programs is short.
 RATIONAL_PROGRAMS = 2048
 RATIONAL_STEPS = (4, 32)
 RATIONAL_MAX_PROGRAMS = 16384
@@ -53,7 +57,8 @@ class Rows(NamedTuple):
     warps: int
 
 
-# The rows kernel, by bytes of the arithmetic type.  One warp up to 2^11 points: every exchange is a shuffle and there is no barrier.
+# The rows kernel, by bytes of the arithmetic type.  One warp up to 2^11 points: every exchange is a
+# shuffle and there is no barrier.
 HADAMARD_ROWS = {
     4: (Rows(10, 10, 1), Rows(11, 11, 1), Rows(12, 12, 4), Rows(13, 13, 8), Rows(14, 14, 16)),
     8: (Rows(9, 9, 1), Rows(10, 10, 1), Rows(11, 11, 4), Rows(12, 12, 8), Rows(13, 13, 16)),
@@ -89,6 +94,12 @@ class Quantize(NamedTuple):
     warps: int
 
 
-HADAMARD_QUANTIZE = (Quantize(10, 10, 1), Quantize(11, 11, 1), Quantize(12, 12, 4), Quantize(13, 13, 8), Quantize(14, 14, 16))
+HADAMARD_QUANTIZE = (
+    Quantize(10, 10, 1),
+    Quantize(11, 11, 2),
+    Quantize(12, 12, 4),
+    Quantize(13, 13, 8),
+    Quantize(14, 14, 16),
+)
 QUANTIZE_LOOP = 4096  # elements a step where one group is longer than a program holds
 SRHT_ROWS = 1024  # rows gathered a step

@@ -1,15 +1,18 @@
-"""Walsh-Hadamard transforms in Triton: y = scale * signs_out * (H (signs_in * x)), H = H_m (x) H_{2^k} along n = m 2^k.
+"""Walsh-Hadamard transforms in Triton: y = scale * signs_out * (H (signs_in * x)), H = H_m (x)
+H_{2^k} along n = m 2^k.
 
-A butterfly takes (a, b), whose indices differ in one bit, to (a + b, a - b); bits are taken from the lowest up.  All arithmetic is
-additions in the arithmetic type (float under 16-bit data; integers wrap), with fusing off, so the bits of a result do not depend on
-the type the data is stored in.  Three kernels:
+A butterfly takes (a, b), whose indices differ in one bit, to (a + b, a - b); bits are taken from
+the lowest up.  All arithmetic is additions in the arithmetic type (float under 16-bit data;
+integers wrap), with fusing off, so the bits of a result do not depend on the type the data is
+stored in.  Three kernels:
 
-rows      the low bits of contiguous transforms, one or more of them a program, exchanged inside the program;
-strided   a few bits along any axis that has a stride, for inner > 1 and for the high bits of n beyond one program;
+rows      the low bits of contiguous transforms, one or more of them a program;
+strided   a few bits along any axis that has a stride, for inner > 1 and for the high bits of a long n;
 base      H_m from its packed signs, m additions an element, after the Sylvester bits.
 
-One pass reads and writes the data once.  n = 2^k with inner = 1 takes one pass up to 2^14 (2^13 in 64 bits), two to 2^21, three to 2^28;
-m > 1 takes one more.  Between passes the data is kept in the arithmetic type.
+One pass reads and writes the data once.  n = 2^k with inner = 1 takes one pass up to 2^14 (2^13 in
+64 bits), two to 2^21, three to 2^28; m > 1 takes one more.  Between passes the data is kept in the
+arithmetic type.
 """
 
 from __future__ import annotations
@@ -24,16 +27,17 @@ from .common import COMPUTE, cdiv, double_bits, launch, load, next_power_of_2, r
 NATURAL, DYADIC, SEQUENCY = (tl.constexpr(code) for code in range(3))
 
 
-# ---- parts of kernels ----------------------------------------------------------------------------------------------
+# ---- parts of kernels ----------------------------------------------------------------------------
 
 
 @triton.jit
 def butterflies(x, LOW: tl.constexpr, BITS: tl.constexpr, SIZE: tl.constexpr, EXCHANGE: tl.constexpr):
-    """Butterflies over bits LOW .. LOW + BITS - 1 of the index into x, SIZE elements in row-major order.
+    """Butterflies over bits LOW .. LOW + BITS - 1 of the index into x, SIZE elements in row-major
+    order.
 
-    Below bit EXCHANGE the partner lies in the same thread or warp: b = a ^ (a ^ b), the exclusive or being a reduction that the
-    compiler turns into nothing or one shuffle.  From EXCHANGE on it lies in another warp, and splitting the pair moves the data
-    through shared memory once.
+    Below bit EXCHANGE the partner lies in the same thread or warp: b = a ^ (a ^ b), the exclusive
+    or being a reduction that the compiler turns into nothing or one shuffle.  From EXCHANGE on it
+    lies in another warp, and splitting the pair moves the data through shared memory once.
     """
     shape: tl.constexpr = x.shape
     for i in tl.static_range(LOW, LOW + BITS):
@@ -54,7 +58,9 @@ def butterflies(x, LOW: tl.constexpr, BITS: tl.constexpr, SIZE: tl.constexpr, EX
 
 @triton.jit
 def position(i, LOG2: tl.constexpr, ORDER: tl.constexpr):
-    """Where natural index i lies in memory: at its bit reversal (dyadic), or at the index whose Gray code that is (sequency)."""
+    """Where natural index i lies in memory: at its bit reversal (dyadic), or at the index whose
+    Gray code that is (sequency).
+    """
     if ORDER == NATURAL or LOG2 == 0:
         return i
     else:
@@ -84,7 +90,9 @@ def scalar(bits, like):
 
 @triton.jit
 def rows_index(i_p, rows, rows_per_outer, LOG2: tl.constexpr, SIZE: tl.constexpr):
-    """Of a tile of SIZE >> LOG2 rows: the row (R, 1), its outer slice (R, 1), and the natural index along n (R, 2^LOG2)."""
+    """Of a tile of SIZE >> LOG2 rows: the row (R, 1), its outer slice (R, 1), and the natural
+    index along n (R, 2^LOG2).
+    """
     R: tl.constexpr = SIZE >> LOG2
     o_r = i_p.to(tl.int64) * R + tl.arange(0, R)[:, None]
     o_n = (o_r % rows_per_outer) * (1 << LOG2) + tl.arange(0, 1 << LOG2)[None, :]
@@ -93,9 +101,11 @@ def rows_index(i_p, rows, rows_per_outer, LOG2: tl.constexpr, SIZE: tl.constexpr
 
 @triton.jit
 def columns(i_p, count, a_count, b_count, BLOCK_C: tl.constexpr, ALIGNED: tl.constexpr):
-    """Column block i_p of data (outer, a_count, J, b_count): outer index, index into a, index into b, mask.
+    """Column block i_p of data (outer, a_count, J, b_count): outer index, index into a, index into
+    b, mask.
 
-    Columns run over (outer, a, b).  ALIGNED: blocks divide b_count, so that a program has one outer and one a.
+    Columns run over (outer, a, b).  ALIGNED: blocks divide b_count, so that a program has one outer
+    and one a.
     """
     if ALIGNED:
         blocks = b_count // BLOCK_C
@@ -108,10 +118,10 @@ def columns(i_p, count, a_count, b_count, BLOCK_C: tl.constexpr, ALIGNED: tl.con
         return o_a // a_count, o_a % a_count, o_c % b_count, o_c < count
 
 
-# ---- kernels -------------------------------------------------------------------------------------------------------
+# ---- kernels -------------------------------------------------------------------------------------
 
 
-@triton.jit(do_not_specialize=["rows", "sign_blocks", "scale"])
+@triton.jit(do_not_specialize=["rows", "scale"])
 def rows_kernel(
     p_x, p_y, p_signs_in, p_signs_out, rows, rows_per_outer, x_stride, sign_blocks, scale,
     LOG2: tl.constexpr, LOG2_N: tl.constexpr, SIZE: tl.constexpr, EXCHANGE: tl.constexpr,
@@ -141,13 +151,15 @@ def rows_kernel(
         store(p_y + o_o * n + o_out, y, m)
 
 
-@triton.jit(do_not_specialize=["count", "sign_blocks", "scale"])
+@triton.jit(do_not_specialize=["count", "scale"])
 def strided_kernel(
     p_x, p_y, p_signs_in, p_signs_out, count, a_count, b_count, inner, x_stride, sign_blocks, scale,
     BITS: tl.constexpr, LOG2_N: tl.constexpr, LOG2_C: tl.constexpr, EXCHANGE: tl.constexpr,
     ORDER_IN: tl.constexpr, ORDER_OUT: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    """BITS bits of data (outer, a_count, 2^BITS, b_count), the last holding the bits already done and the inner axis."""
+    """BITS bits of data (outer, a_count, 2^BITS, b_count), the last holding the bits already
+    done and the inner axis.
+    """
     J: tl.constexpr = 1 << BITS
     BLOCK_C: tl.constexpr = 1 << LOG2_C
     o_o, o_a, o_b, m_c = columns(tl.program_id(0), count, a_count, b_count, BLOCK_C, ALIGNED)
@@ -169,12 +181,14 @@ def strided_kernel(
     store(p_y + o_o * n * inner + (o_natural if ORDER_OUT == NATURAL else o_out * inner + o_b % inner), y, m)
 
 
-@triton.jit(do_not_specialize=["count", "size", "sign_blocks", "scale"])
+@triton.jit(do_not_specialize=["count", "size", "scale"])
 def base_kernel(
     p_x, p_y, p_signs_in, p_signs_out, p_base, count, size, b_count, inner, x_stride, sign_blocks, scale,
     WORDS: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_C: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
-    """H_m on data (outer, m, b_count): bit l of packed row j says that x_l enters y_j with a minus."""
+    """H_m on data (outer, m, b_count): bit l of packed row j says that x_l enters y_j with a
+    minus.
+    """
     j_blocks = tl.cdiv(size, BLOCK_J)
     o_o, _, o_b, m_c = columns(tl.program_id(0) // j_blocks, count, 1, b_count, BLOCK_C, ALIGNED)
     o_j = (tl.program_id(0) % j_blocks).to(tl.int64) * BLOCK_J + tl.arange(0, BLOCK_J)[:, None]
@@ -200,7 +214,7 @@ def base_kernel(
     store(p_y + o_o * n * inner + o_j * b_count + o_b, y, m)
 
 
-@triton.jit(do_not_specialize=["num_rows", "sign_blocks", "scale"])
+@triton.jit(do_not_specialize=["num_rows", "scale"])
 def srht_kernel(
     p_x, p_y, p_signs, p_rows, num_rows, x_stride, sign_blocks, scale,
     LOG2: tl.constexpr, EXCHANGE: tl.constexpr, BLOCK: tl.constexpr,
@@ -218,11 +232,18 @@ def srht_kernel(
         store(p_y + i_p * num_rows + o_k, tl.gather(y, i_row, 0), o_k < num_rows)
 
 
-# ---- host ----------------------------------------------------------------------------------------------------------
+# ---- host ----------------------------------------------------------------------------------------
+
+
+def exchange_bit(x) -> int:
+    """The first bit of a tile's index in another warp: 16 bytes a thread, 32 threads a warp."""
+    return (16 // x.element_size()).bit_length() - 1 + 5
 
 
 class _Pass:
-    """What the passes of one transform share; `run` gives each its input, and only the first and last what belongs to the ends."""
+    """What the passes of one transform share; `run` gives each its input, and only the first and
+    last what belongs to the ends.
+    """
 
     def __init__(self, x, signs_in, signs_out, base, scale, order_in, order_out, dtype_out):
         self.outer, self.n, self.inner = x.shape
@@ -238,16 +259,13 @@ class _Pass:
         self.scale = double_bits(scale) if self.compute.is_floating_point else int(scale)
         self.one = double_bits(1.0) if self.compute.is_floating_point else 1
 
-    def exchange(self, x) -> int:
-        """The first bit of a tile's index that lies in another warp: 16 bytes a thread, 32 threads."""
-        return (16 // x.element_size()).bit_length() - 1 + 5
-
     def run(self, x):
         steps = plan_passes(self.log2, self.inner, self.m, self.compute.itemsize)
         done = 0
         for index, (kind, bits) in enumerate(steps):
             first, last = index == 0, index == len(steps) - 1
-            y = torch.empty(self.outer, self.n, self.inner, dtype=self.dtype_out if last else self.compute, device=x.device)
+            dtype = self.dtype_out if last else self.compute
+            y = torch.empty(self.outer, self.n, self.inner, dtype=dtype, device=x.device)
             common = {
                 "p_x": x,
                 "p_y": y,
@@ -269,7 +287,8 @@ class _Pass:
         rows = self.outer * rows_per_outer
         launch(common["p_x"], rows_kernel, (cdiv(rows << bits, 1 << row.tile),), warps=row.warps, rows=rows,
                rows_per_outer=rows_per_outer, LOG2=bits, LOG2_N=self.log2, SIZE=1 << row.tile,
-               EXCHANGE=self.exchange(common["p_x"]), FLAT=common["x_stride"] == self.n, **common, **orders)  # fmt: skip
+               EXCHANGE=exchange_bit(common["p_x"]), FLAT=common["x_stride"] == self.n,
+               **common, **orders)  # fmt: skip
 
     def strided(self, bits: int, done: int, common: dict, orders: dict) -> None:
         table = configs.HADAMARD_STRIDED[self.compute.itemsize]
@@ -279,7 +298,7 @@ class _Pass:
         log2_c = row.tile - bits
         launch(common["p_x"], strided_kernel, (cdiv(count, 1 << log2_c),), warps=row.warps, count=count,
                a_count=count // (self.outer * b_count), b_count=b_count, inner=self.inner, BITS=bits, LOG2_N=self.log2,
-               LOG2_C=log2_c, EXCHANGE=self.exchange(common["p_x"]), ALIGNED=b_count % (1 << log2_c) == 0,
+               LOG2_C=log2_c, EXCHANGE=exchange_bit(common["p_x"]), ALIGNED=b_count % (1 << log2_c) == 0,
                **common, **orders)  # fmt: skip
 
     def base_matrix(self, bits: int, done: int, common: dict, orders: dict) -> None:
@@ -287,8 +306,8 @@ class _Pass:
         b_count = self.inner << done
         count = self.outer * b_count
         launch(common["p_x"], base_kernel, (cdiv(count, row.columns) * cdiv(self.m, row.rows),), warps=row.warps,
-               p_base=self.base.packed(common["p_x"].device), count=count, size=self.m, b_count=b_count, inner=self.inner,
-               WORDS=cdiv(self.m, 64), BLOCK_J=row.rows, BLOCK_C=row.columns, ALIGNED=b_count % row.columns == 0,
+               p_base=self.base.packed(common["p_x"].device), count=count, size=self.m, b_count=b_count,
+               inner=self.inner, WORDS=cdiv(self.m, 64), BLOCK_J=row.rows, BLOCK_C=row.columns, ALIGNED=b_count % row.columns == 0,
                **common)  # fmt: skip
 
 
@@ -313,10 +332,11 @@ def _even(bits: int, most: int) -> list[int]:
 
 def supports_hadamard(x, signs_in, signs_out, base, scale, order_in: int, order_out: int) -> tuple[bool, str]:
     if x.dtype not in COMPUTE:
-        return False, f"triton's hadamard_transform takes float16, bfloat16, float32, float64, int32 and int64, got {x.dtype}"
+        return False, f"triton's hadamard_transform takes {', '.join(str(d)[6:] for d in COMPUTE)}, got {x.dtype}"
     m = 1 if base is None else base.size
     if m > configs.HADAMARD_BASE[-1].size:
-        return False, f"triton's hadamard_transform takes base matrices of up to {configs.HADAMARD_BASE[-1].size} rows, got {m}"
+        most = configs.HADAMARD_BASE[-1].size
+        return False, f"triton's hadamard_transform takes base matrices of up to {most} rows, got {m}"
     if m > 1 and (order_in or order_out):
         return False, "orders other than natural need a power of two"
     if x.shape[1] // m > 1 << 30:
@@ -343,8 +363,9 @@ def supports_srht(x, signs, rows, base, scale) -> tuple[bool, str]:
 def srht(x, signs, rows, base, scale: float):
     """y (outer, len(rows)) = scale * (H (signs * x))[rows].
 
-    One pass, kept on chip, for powers of two that fit in one program (2^14, 2^13 in 64 bits); beyond that, and with a base matrix, the
-    whole transform is written in the arithmetic type and its rows are picked from there.
+    One pass, kept on chip, for powers of two that fit in one program (2^14, 2^13 in 64 bits);
+    beyond that, and with a base matrix, the whole transform is written in the arithmetic type and
+    its rows are picked from there.
     """
     outer, n = x.shape
     y = torch.empty(outer, rows.numel(), dtype=x.dtype, device=x.device)
@@ -360,5 +381,5 @@ def srht(x, signs, rows, base, scale: float):
     launch(x, srht_kernel, (outer,), warps=row.warps, p_x=x, p_y=y, p_signs=signs, p_rows=rows, num_rows=rows.numel(),
            x_stride=x.stride(0) if outer > 1 else n, sign_blocks=1 if signs is None else signs.shape[0],
            scale=double_bits(scale) if compute.is_floating_point else int(scale), LOG2=log2,
-           EXCHANGE=(16 // x.element_size()).bit_length() + 4, BLOCK=min(configs.SRHT_ROWS, next_power_of_2(rows.numel())))  # fmt: skip
+           EXCHANGE=exchange_bit(x), BLOCK=min(configs.SRHT_ROWS, next_power_of_2(rows.numel())))  # fmt: skip
     return y

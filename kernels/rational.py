@@ -1,11 +1,13 @@
 """Rational activations y = P(x) / Q(x) in Triton: forward, backward and double backward.
 
-With P = sum a_i x^i, z = |x| for version A and x otherwise, T = sum b_j z^j (|b_j| for A; j from 0 for C, else from 1):
-Q = 1 + T (A), 1 + |T| (B), 0.1 + |T| (C), 1 + T^2 (smooth).  Below w = dQ/dT, so that dQ/db_j = w z^j (times sign b_j for A).
+With P = sum a_i x^i, z = |x| for version A and x otherwise, T = sum b_j z^j (|b_j| for A; j from 0
+for C, else from 1): Q = 1 + T (A), 1 + |T| (B), 0.1 + |T| (C), 1 + T^2 (smooth).  Below w = dQ/dT,
+so that dQ/db_j = w z^j (times sign b_j for A).
 
-Arithmetic is float under 16-bit data and double under double.  `/` is PTX's div.full for float (at most 2 ulp) and exact division
-for double.  Coefficient gradients use no atomics: a program sums a range of rows fixed by the sizes alone, and a second kernel
-adds the programs' sums in double, in a fixed order.
+Arithmetic is float under 16-bit data and double under double.  `/` is PTX's div.full for float (at
+most 2 ulp) and exact division for double.  Coefficient gradients use no atomics: a program sums a
+range of rows fixed by the sizes alone, and a second kernel adds the programs' sums in double, in a
+fixed order.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from .common import COMPUTE, cdiv, launch, load, next_power_of_2, runnable, sign
 A, B, C, SMOOTH = (tl.constexpr(code) for code in range(4))
 
 
-# ---- the mathematics -----------------------------------------------------------------------------------------------
+# ---- the mathematics -----------------------------------------------------------------------------
 
 
 @triton.jit
 def coefficients(p, o_group, COUNT: tl.constexpr, ABSOLUTE: tl.constexpr):
-    """Row o_group of a (groups, COUNT) table, as a tuple; o_group is a scalar, or (1, BLOCK_C) offsets."""
+    """Row o_group of a (groups, COUNT) table, as a tuple; o_group is a scalar, or (1, BLOCK_C)
+    offsets.
+    """
     b = ()
     for i in tl.static_range(0, COUNT):
         b_i = tl.load(p + o_group + i)
@@ -77,12 +81,14 @@ def slope(t, VERSION: tl.constexpr, SIGN0: tl.constexpr):
         return sign(t, SIGN0)
 
 
-# ---- where a program works -----------------------------------------------------------------------------------------
+# ---- where a program works -----------------------------------------------------------------------
 
 
 @triton.jit
 def columns(i_c, dim, group_dim, BLOCK_C: tl.constexpr, NARROW: tl.constexpr):
-    """Columns of block i_c with their mask, (1, BLOCK_C), and the group: one for all, or one a column."""
+    """Columns of block i_c with their mask, (1, BLOCK_C), and the group: one for all, or one a
+    column.
+    """
     if NARROW:
         o_c = i_c * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
         return o_c, o_c < dim, tl.minimum(o_c, dim - 1) // group_dim
@@ -95,7 +101,9 @@ def columns(i_c, dim, group_dim, BLOCK_C: tl.constexpr, NARROW: tl.constexpr):
 
 @triton.jit
 def fold(b, VECTOR: tl.constexpr, NARROW: tl.constexpr):
-    """Add a thread's contiguous elements: no exchange, and one accumulator a coefficient instead of VECTOR of them."""
+    """Add a thread's contiguous elements: no exchange, and one accumulator a coefficient instead
+    of VECTOR of them.
+    """
     if NARROW or VECTOR == 1:
         return b
     else:
@@ -103,7 +111,9 @@ def fold(b, VECTOR: tl.constexpr, NARROW: tl.constexpr):
 
 
 @triton.jit
-def zeros(p, COUNT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, VECTOR: tl.constexpr, NARROW: tl.constexpr):
+def zeros(
+    p, COUNT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, VECTOR: tl.constexpr, NARROW: tl.constexpr
+):
     """COUNT accumulators of the shape `fold` gives."""
     acc = ()
     for _ in tl.static_range(0, COUNT):
@@ -119,11 +129,14 @@ def write_partials(
     p, acc, factor, i_c, i_p, chunks, groups, group_dim, o_c, m_c, o_group, FIRST_K: tl.constexpr, COUNT: tl.constexpr,
     BLOCK_C: tl.constexpr, NARROW: tl.constexpr, FACTOR: tl.constexpr,
 ):  # fmt: skip
-    """Partial sums, laid out (coefficient, group, chunk, part of the group) so that the second stage reads them in one run."""
+    """Partial sums, laid out (coefficient, group, chunk, part of the group) so that the second
+    stage reads them in one run.
+    """
     for k in tl.static_range(0, COUNT):
         if NARROW:
             s = tl.sum(acc[k], axis=0)[None, :]  # (1, BLOCK_C)
-            o = (((k + FIRST_K) * groups + o_group).to(tl.int64) * chunks + i_p) * group_dim + (o_c - o_group * group_dim)
+            o = ((k + FIRST_K) * groups + o_group).to(tl.int64) * chunks + i_p
+            o = o * group_dim + (o_c - o_group * group_dim)
         else:
             parts = tl.cdiv(group_dim, BLOCK_C)
             s = tl.sum(tl.sum(acc[k], axis=1), axis=0)
@@ -136,7 +149,7 @@ def write_partials(
             tl.store(p + o, s)
 
 
-# ---- kernels -------------------------------------------------------------------------------------------------------
+# ---- kernels -------------------------------------------------------------------------------------
 
 
 @triton.jit(do_not_specialize=["rows", "column_blocks"])
@@ -161,12 +174,14 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=["rows", "column_blocks", "chunks", "steps"])
 def backward_kernel(
-    p_grad, p_x, p_num, p_den, p_dx, p_partial, rows, dim, groups, group_dim, grad_stride, x_stride, num_stride, den_stride,
-    column_blocks, chunks, steps,
+    p_grad, p_x, p_num, p_den, p_dx, p_partial, rows, dim, groups, group_dim,
+    grad_stride, x_stride, num_stride, den_stride, column_blocks, chunks, steps,
     VERSION: tl.constexpr, SIGN0: tl.constexpr, NUM: tl.constexpr, DEN: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, VECTOR: tl.constexpr, NARROW: tl.constexpr,
 ):  # fmt: skip
-    """dx = g F', and the sums of  u x^i,  u = g / Q,  for the numerator and of  -u F w z^j  for the denominator."""
+    """dx = g F', and the sums of  u x^i,  u = g / Q,  for the numerator and of  -u F w z^j  for
+    the denominator.
+    """
     FIRST: tl.constexpr = 0 if VERSION == C else 1
     i_p, i_c = tl.program_id(0) // column_blocks, tl.program_id(0) % column_blocks
     o_c, m_c, o_group = columns(i_c, dim, group_dim, BLOCK_C, NARROW)
@@ -321,7 +336,7 @@ def reduce_kernel(p_partial, p_dnum, p_dden, groups, count, NUM: tl.constexpr, D
     tl.store(p_dden + i_g * DEN + i_k - NUM, s, mask=i_k >= NUM)
 
 
-# ---- host ----------------------------------------------------------------------------------------------------------
+# ---- host ----------------------------------------------------------------------------------------
 
 
 def supports_rational(x, num, den, version: int) -> tuple[bool, str]:
@@ -334,7 +349,9 @@ def supports_rational(x, num, den, version: int) -> tuple[bool, str]:
 
 
 def _plan(kernel: str, num, den, version: int, *data):
-    """(data, shape arguments, constants, warps, column blocks): how (rows, dim) is cut, from the sizes alone."""
+    """(data, shape arguments, constants, warps, column blocks): how (rows, dim) is cut, from the
+    sizes alone.
+    """
     groups = max(num.shape[0], den.shape[0])
     data = tuple(d if d.shape[1] <= 1 or d.stride(1) == 1 else d.contiguous() for d in data)
     rows, dim = data[0].shape
@@ -372,7 +389,9 @@ def _plan(kernel: str, num, den, version: int, *data):
 
 
 def _block_columns(group_dim: int, vector: int, limit: int) -> int:
-    """The widest power of two whose blocks waste at most a tenth more of their lanes than the best one does."""
+    """The widest power of two whose blocks waste at most a tenth more of their lanes than the
+    best one does.
+    """
     choices = [c for c in (16, 32, 64, 128, 256) if max(vector, 16) <= c <= limit]
     used = {c: group_dim / (cdiv(group_dim, c) * c) for c in choices}
     return max(c for c in choices if used[c] >= 0.9 * max(used.values()))
@@ -388,8 +407,8 @@ def rational_forward(x, num, den, version: int):
         return y
     (x,), sizes, constants, tile = _plan("forward", num, den, version, x)
     grid = (cdiv(sizes["rows"], constants["BLOCK_R"]) * sizes["column_blocks"],)
-    launch(x, forward_kernel, grid, warps=tile.warps, fuse=True, p_x=x, p_num=num, p_den=den, p_y=y, x_stride=_stride(x),
-           **sizes, **constants)  # fmt: skip
+    launch(x, forward_kernel, grid, warps=tile.warps, fuse=True, p_x=x, p_num=num, p_den=den, p_y=y,
+           x_stride=_stride(x), **sizes, **constants)  # fmt: skip
     return y
 
 
@@ -404,8 +423,10 @@ def _partition(row_blocks: int, column_blocks: int) -> tuple[int, int]:
     return steps, cdiv(row_blocks, steps)
 
 
-def _gradient(kernel, name: str, inputs: dict, outputs: tuple[str, ...], extra: dict, num, den, version: int, sign_at_zero: int):
-    """Run a gradient kernel and its second stage; returns the elementwise results and (dnum, dden)."""
+def _gradient(kernel, name: str, inputs: dict, outputs, extra: dict, num, den, version: int, sign_at_zero: int):
+    """Run a gradient kernel and its second stage; returns the elementwise results and (dnum,
+    dden).
+    """
     x = inputs["x"]
     groups = max(num.shape[0], den.shape[0])
     dtype = COMPUTE[x.dtype]
@@ -417,7 +438,8 @@ def _gradient(kernel, name: str, inputs: dict, outputs: tuple[str, ...], extra: 
     data, sizes, constants, tile = _plan(name, num, den, version, *inputs.values())
     column_blocks = sizes["column_blocks"]
     steps, chunks = _partition(cdiv(sizes["rows"], constants["BLOCK_R"]), column_blocks)
-    slots = sizes["group_dim"] if constants["NARROW"] else column_blocks // groups  # partial sums a chunk leaves of a coefficient
+    # partial sums that a chunk leaves of one coefficient of one group
+    slots = sizes["group_dim"] if constants["NARROW"] else column_blocks // groups
     terms = constants["NUM"] + constants["DEN"]
     partial = torch.empty(terms * groups * chunks * slots, dtype=dtype, device=x.device)
     pointers = {f"p_{k}": t for k, t in zip(inputs, data)} | {f"p_{k}": t for k, t in results.items()} | extra
@@ -425,18 +447,22 @@ def _gradient(kernel, name: str, inputs: dict, outputs: tuple[str, ...], extra: 
     launch(x, kernel, (chunks * column_blocks,), warps=tile.warps, fuse=True, p_num=num, p_den=den, p_partial=partial,
            groups=groups, chunks=chunks, steps=steps, SIGN0=sign_at_zero, VECTOR=tile.vector,
            **pointers, **strides, **sizes, **constants)  # fmt: skip
-    launch(x, reduce_kernel, (groups * terms,), warps=4, p_partial=partial, p_dnum=dnum, p_dden=dden, groups=groups,
-           count=chunks * slots, NUM=constants["NUM"], DEN=constants["DEN"], BLOCK=configs.RATIONAL_REDUCE_BLOCK)  # fmt: skip
+    launch(x, reduce_kernel, (groups * terms,), warps=4, p_partial=partial, p_dnum=dnum, p_dden=dden, groups=groups, count=chunks * slots,
+           NUM=constants["NUM"], DEN=constants["DEN"], BLOCK=configs.RATIONAL_REDUCE_BLOCK)  # fmt: skip
     return (*results.values(), dnum, dden)
 
 
 def rational_backward(grad, x, num, den, version: int, sign_at_zero: int):
-    """-> (dx, dnum (G, m+1), dden (G, nb)); G = max of the coefficients' groups, summed over every element of a group."""
+    """-> (dx, dnum (G, m+1), dden (G, nb)); G = max of the coefficients' groups, summed over
+    every element of a group.
+    """
     return _gradient(backward_kernel, "backward", {"grad": grad, "x": x}, ("dx",), {}, num, den, version, sign_at_zero)
 
 
 def rational_double_backward(ggx, ggnum, ggden, grad, x, num, den, version: int, sign_at_zero: int):
-    """-> (dgrad, dx, dnum (G, m+1), dden (G, nb)): the gradient of <ggx, dx> + <ggnum, dnum> + <ggden, dden>."""
+    """-> (dgrad, dx, dnum (G, m+1), dden (G, nb)): the gradient of <ggx, dx> + <ggnum, dnum> +
+    <ggden, dden>.
+    """
     return _gradient(
         double_backward_kernel,
         "double_backward",
