@@ -19,8 +19,8 @@ struct Launch {
   i64 full_threads;  // threads that fill a large GPU; beyond, each takes more rows
 };
 //                                 threads, unroll, max_steps, full_threads
-constexpr Launch kForward32 = {256, 4, 32, 1 << 18};
-constexpr Launch kForward16 = {256, 2, 32, 1 << 18};
+constexpr Launch kForward32 = {256, 4, 32, 1 << 19};
+constexpr Launch kForward16 = {256, 2, 32, 1 << 19};
 constexpr Launch kBackward32 = {256, 2, 32, 1 << 19};
 constexpr Launch kBackward16 = {256, 2, 32, 1 << 18};
 constexpr Launch kDoubleBackward = {256, 1, 32, 1 << 18};
