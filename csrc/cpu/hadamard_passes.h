@@ -155,12 +155,19 @@ void all_passes(const Scratch<C>& in, const Out& out, const Scratch<C>& scratch,
   to_output<kLeaps<Out>>(out, [&](const auto& to) { base_pass<C>(from, to, base, i64(1) << bits, columns); });
 }
 
+// An odd number of lines, so that rows a power of two apart do not share a set of the cache.
+template <typename C>
+SO_SIMD i64 scratch_stride(i64 columns) {
+  constexpr i64 line = 64 / sizeof(C);
+  return ((columns + line - 1) / line | 1) * line;
+}
+
 // The same between the caller's memory, a strip of columns at a time, so that later passes find their rows in a cache.  scratch: rows
 // of a strip.
 template <typename S, typename U, typename C>
 void strips(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, const Base& base, int bits, i64 columns, i64 strip) {
   const i64 rows = i64(base.m) << bits;
-  const Scratch<C> own{scratch, strip};
+  const Scratch<C> own{scratch, scratch_stride<C>(strip)};
   for (i64 c = 0; c < columns; c += strip) {
     const i64 width = columns - c < strip ? columns - c : strip;
     const bool whole = width % lanes<C> == 0;
@@ -181,10 +188,11 @@ void strips(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, const Bas
   }
 }
 
-// A width of strip for `rows` rows: whole vectors and whole lines of S, near `bytes` in all.
-template <typename S, typename C>
+// A width of strip for `rows` rows: near `bytes` in all, but not so narrow that a row's share of it is a line or two, which
+// costs more (pages, memory rows, no fetching ahead) than leaving the near cache.
+template <typename C>
 i64 strip_width(i64 rows, i64 columns, i64 bytes) {
-  constexpr i64 least = lanes<C> * sizeof(S) < 64 ? 64 / sizeof(S) : lanes<C>;
+  constexpr i64 least = 256 / sizeof(C);
   const i64 fit = bytes / (rows * i64(sizeof(C))) / least * least, all = (columns + least - 1) / least * least;
   return fit < least ? least : fit < all ? fit : all;
 }

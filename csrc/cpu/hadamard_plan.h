@@ -58,10 +58,10 @@ constexpr i64 kSliceBytes = 256 * 1024;      // the largest row one thread trans
 constexpr i64 kSharedBytes = 64 * 1024;      // from here on, a few rows are shared by all threads
 constexpr i64 kOwnBytes = 8 * 1024 * 1024;   // up to here, many rows are not
 constexpr i64 kLeafBytes = 16 * 1024;        // contiguous pieces of rows, in a first-level cache
-constexpr i64 kSegmentBytes = 256 * 1024;    // and of long rows, in a second-level one
-constexpr i64 kTileBytes = 64 * 1024;        // strips of columns of long rows
-constexpr int kTileBits = 12;                // of the row index at a time
-constexpr i64 kTileColumns = 16 * 1024;
+constexpr i64 kSegmentBytes = 128 * 1024;    // and of long rows, in a second-level one
+constexpr i64 kTileBytes = 256 * 1024;       // strips of columns of long rows
+constexpr int kTileBits = 13;                // of the row index at a time
+constexpr i64 kTileColumns = 256;            // whole lines enough for the hardware to fetch ahead
 constexpr i64 kStreamBytes = 16 * 1024 * 1024;  // an output that no cache near the core can hold
 constexpr i64 kStackBytes = 64 * 1024;       // scratch up to this size needs no workspace
 constexpr i64 kTaskBytes = 64 * 1024;        // what one thread takes at a time
@@ -75,7 +75,7 @@ SO_PLAN i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
 SO_PLAN i64 row_result_bytes(i64 n, i64 inner, i64 bytes) { return round_up_64(n * inner * bytes); }
 SO_PLAN i64 row_scratch_bytes(i64 n, i64 inner, i64 bytes) {
   const i64 contiguous = n * bytes + (n * bytes / 1024 + 1) * 64;          // a row and its padding
-  const i64 packed = 16 * 1024 + n * 128;                                  // see side_by_side
+  const i64 packed = 32 * 1024 + n * 384;                                  // strips; see side_by_side, too
   const i64 apart = inner > 1 && inner < 8 ? n * inner * bytes : 0;        // a small inner axis taken apart
   return row_result_bytes(n, inner, bytes) + round_up_64(larger(contiguous + apart, inner > 1 || n <= 4096 ? packed : 0));
 }
@@ -99,20 +99,20 @@ SO_PLAN int segment_bits(int m, int bits, i64 inner, i64 bytes) {
   int low = 0, least = 0;
   while ((inner * bytes) << (low + 1) <= kSegmentBytes) ++low;
   while (bytes << (least + 1) <= kLeafBytes) ++least;
-  const int left = m > 1 ? 4 : 8, most = m > 1 ? bits : bits - 1;  // what strips take in two passes
+  const int left = 5, most = m > 1 ? bits : bits - 1;
   if (low > bits - left) low = bits - left > least ? bits - left : least < low ? least : low;
   return low < most ? low : most;
 }
 
-// Scratch of a thread.  If not alone: a segment, or a tile of kTileBytes (at least 2^kTileBits rows of two lines) and a number for
+// Scratch of a thread.  If not alone: a segment, or a tile of kTileBytes (or rows of least width, see strip_width) and a number for
 // each of its columns.
 SO_PLAN i64 slot_bytes(Rowwise how, i64 n, i64 inner, i64 bytes) {
   if (how == Rowwise::alone && inner >= 8)  // strips
-    return row_result_bytes(n, inner, bytes) + round_up_64(larger(kLeafBytes, n * 128));
+    return row_result_bytes(n, inner, bytes) + round_up_64(2 * kLeafBytes + n * 384);
   if (how == Rowwise::alone) return row_scratch_bytes(n, inner, bytes);
   const i64 positions = kSegmentBytes / (inner * bytes);
   const i64 segment = inner >= 8 ? 0 : row_scratch_bytes(smaller(n, positions), inner, bytes);
-  return larger(segment, larger(kTileBytes, (i64(1) << kTileBits) * 128) + kTileColumns * 4);
+  return larger(segment, 2 * kTileBytes + smaller(n, i64(1) << kTileBits) * 384 + kTileColumns * 4);
 }
 
 // A whole row in the compute type before its last pass, where the output cannot hold it (16 bits) or takes it in another

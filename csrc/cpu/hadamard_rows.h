@@ -97,7 +97,7 @@ template <typename S, typename U, typename C>
 void whole_row(const Source<S, C>& in, const Sink<U, C>& out, const HadamardAxis& axis, C* work) {
   const Base base = base_of(axis);
   if (axis.inner > 1)
-    return strips(in, out, work, base, axis.bits, axis.inner, strip_width<U, C>(axis.n, axis.inner, kNearBytes));
+    return strips(in, out, work, base, axis.bits, axis.inner, strip_width<C>(axis.n, axis.inner, kNearBytes));
   constexpr int most = log2_floor(kLeafBytes / sizeof(C));
   const int bits = axis.bits < most ? axis.bits : most;
   const i64 width = i64(1) << bits, rows = axis.n >> bits;
@@ -107,7 +107,7 @@ void whole_row(const Source<S, C>& in, const Sink<U, C>& out, const HadamardAxis
   for (i64 r = 0; r < rows; ++r)
     leaf(in.columns(r * width), Sink<C, C>{work + r * stride, width, C(1), {}}, work + r * stride, bits);
   const Sink<U, C> folded = out.folded(width);
-  const i64 strip = strip_width<U, C>(rows, width, kNearBytes);
+  const i64 strip = strip_width<C>(rows, width, kNearBytes);
   for (i64 c = 0; c < width; c += strip) {
     const Scratch<C> own{work + c, stride};
     const i64 here = smaller(strip, width - c);

@@ -30,8 +30,8 @@ struct Level {
 template <typename S, typename U, typename C>
 void shared_level(const Source<S, C>& in, const Sink<U, C>& out, const Level& level, i64 n, i64 inner, const Slots& slots, int threads) {
   const i64 rows = i64(level.base.m) << level.bits, columns = inner << level.done, blocks = (n >> level.done) / rows;
-  i64 width = strip_width<U, C>(rows, columns, kTileBytes);
-  width = smaller(width, strip_width<U, C>(1, columns, columns * blocks / (4 * threads) * i64(sizeof(C))));  // work for all
+  i64 width = strip_width<C>(rows, columns, kTileBytes);
+  width = smaller(width, strip_width<C>(1, columns, columns * blocks / (4 * threads) * i64(sizeof(C))));  // work for all
   width = smaller(width, kTileColumns);
   const i64 tiles = (columns + width - 1) / width;
   parallel_for(threads, blocks * tiles, [&](i64 task, int slot) {
@@ -108,6 +108,7 @@ void shared_row(const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, compute
     Sink<U, C> y = rows.sink(n, inner, r);
     y.stride = columns;
     y.signs.row = i64(1) << done;
+    if (done && static_cast<void*>(whole) == rows.y + r * n * inner) y.streams = false;  // its lines have just been read
     if (first && last && natural) shared_level(x, y, level, n, inner, slots, threads);
     else if (first) shared_level(x, to, level, n, inner, slots, threads);
     else if (last && natural) shared_level(from, y, level, n, inner, slots, threads);
