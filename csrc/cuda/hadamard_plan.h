@@ -22,7 +22,7 @@ template <typename T> constexpr bool has_fixed(int k) {
 template <typename T> constexpr int most_threads(bool fixed) {
   return fixed ? hadamard::threads_of<T, 0>::value : hadamard::threads_of<T, -1>::value;
 }
-template <typename T> constexpr int most_strided_bits() { return sizeof(compute_t<T>) == 8 ? 9 : hadamard::kStridedBits; }
+template <typename T> constexpr int most_strided_bits() { return sizeof(compute_t<T>) == 8 ? 8 : hadamard::kStridedBits; }
 // --------------------------------------------------------------------------------------------------------------
 
 inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }

@@ -29,69 +29,102 @@ struct Strided {
   int order_at_store;    // this is the only factor: the output is reordered where it is stored
 };
 
-struct Column { i64 x, y, sign, index; bool valid; };
+struct Column {
+  i64 x, y;        // offsets of step 0
+  i64 sign;        // of the signs' row
+  i64 below, at;   // steps of this factor are `below` places of the axis apart, from place `at`
+  i64 index;       // steps of the axis that lie before this part (the first factor only)
+  bool valid;
+};
 SO_DEVICE Column column_of(const Strided& p, i64 q) {
   Column c;
   c.valid = q < p.columns;
   if (!c.valid) q = 0;
   const i64 slice = quotient(q, p.after), after = q - slice * p.after;
   const i64 outer = quotient(slice, p.before), before = slice - outer * p.before;
-  const i64 below = p.after == p.inner ? 1 : p.after / p.inner;  // places of the axis between two steps of this factor
-  c.x = outer * p.x_stride + before * p.length * p.after + after;
-  c.y = slice * p.length * p.after + after;
   c.index = before * p.length;
-  c.sign = (p.sign_blocks == 1 ? 0 : modulo(outer, p.sign_blocks)) * p.before * p.length * below + c.index * below +
-           (p.after == p.inner ? 0 : quotient(after, p.inner));
+  c.x = outer * p.x_stride + c.index * p.after + after;
+  c.y = slice * p.length * p.after + after;
+  c.below = p.after == p.inner ? 1 : p.after / p.inner;
+  c.at = c.index * c.below + (p.after == p.inner ? 0 : quotient(after, p.inner));
+  c.sign = (p.sign_blocks == 1 ? 0 : modulo(outer, p.sign_blocks)) * p.before * p.length * c.below;
   return c;
 }
 
-template <typename In>
-SO_DEVICE compute_t<In> load_step(const Strided& p, const Column& c, i64 step) {
-  using C = compute_t<In>;
-  if (!c.valid) return C(0);
-  if (p.order_bits) {
-    const u32 index = u32(c.index + step);
-    step = i64(position_of(p.order_at_store ? index : adjoint_of(index, p.order_out, p.order_bits), p.order_in, p.order_bits)) - c.index;
+// Where the 32 steps of a thread lie.  Every order is linear over bits, so a step's place is the exclusive or of the places of its bits.
+struct Steps {
+  u32 origin, bit[kValueBits];
+  SO_DEVICE u32 operator[](int r) const {
+    return origin ^ (r & 1 ? bit[0] : 0u) ^ (r & 2 ? bit[1] : 0u) ^ (r & 4 ? bit[2] : 0u) ^ (r & 8 ? bit[3] : 0u) ^ (r & 16 ? bit[4] : 0u);
   }
-  const C value = C(widen(static_cast<const In*>(p.x)[c.x + step * p.after]));
-  if (p.signs_in == nullptr) return value;
-  return times(value, static_cast<const C*>(p.signs_in)[c.sign + step * (p.after == p.inner ? 1 : p.after / p.inner)]);
+};
+// Register bit j stands for bit j of the step below `split` and is moved up by `lift` bits there: the layouts before and after the exchange.
+template <typename Place>
+SO_DEVICE Steps steps_of(u32 origin, int split, int lift, const Place& place) {
+  Steps s;
+  s.origin = place(origin);
+  SO_UNROLL
+  for (int j = 0; j < kValueBits; ++j) s.bit[j] = place(1u << (j < split ? j + lift : j));
+  return s;
 }
 
+template <typename In>
+SO_DEVICE void load_steps(const Strided& p, const Column& c, u32 origin, compute_t<In> (&v)[kValues]) {
+  using C = compute_t<In>;
+  const u32 first = p.order_bits ? u32(c.index) : 0u;
+  const Steps steps = steps_of(origin | first, 0, 0, [&](u32 i) {
+    return p.order_bits ? position_of(p.order_at_store ? i : adjoint_of(i, p.order_out, p.order_bits), p.order_in, p.order_bits) : i;
+  });
+  const In* x = static_cast<const In*>(p.x) + c.x - i64(first) * p.after;
+  SO_UNROLL
+  for (int r = 0; r < kValues; ++r)
+    v[r] = c.valid && r < p.length ? C(widen(x[i64(steps[r]) * p.after])) : C(0);
+  if (p.signs_in == nullptr || !c.valid) return;
+  const C* signs = static_cast<const C*>(p.signs_in) + c.sign + c.at - i64(first) * c.below;
+  SO_UNROLL
+  for (int r = 0; r < kValues; ++r)
+    if (r < p.length) v[r] = times(v[r], signs[i64(steps[r]) * c.below]);
+}
+
+// The register bits below `split` are the step's bits from kValueBits on.
 template <typename Out, typename C>
-SO_DEVICE void store_step(const Strided& p, const Column& c, i64 step, C value) {
+SO_DEVICE void store_steps(const Strided& p, const Column& c, u32 origin, int split, C (&v)[kValues]) {
   if (!c.valid) return;
-  if (p.order_at_store) step = position_of(u32(step), p.order_out, p.order_bits);
-  value = times(value, scale_as<C>(p.scale));
-  if (p.signs_out)
-    value = times(value, static_cast<const C*>(p.signs_out)[c.sign + step * (p.after == p.inner ? 1 : p.after / p.inner)]);
-  static_cast<Out*>(p.y)[c.y + step * p.after] = narrow<Out>(value);
+  const Steps steps = steps_of(origin, split, kValueBits, [&](u32 i) {
+    return p.order_at_store ? position_of(i, p.order_out, p.order_bits) : i;
+  });
+  Out* y = static_cast<Out*>(p.y) + c.y;
+  const C* signs = p.signs_out ? static_cast<const C*>(p.signs_out) + c.sign + c.at : nullptr;
+  SO_UNROLL
+  for (int r = 0; r < kValues; ++r) {
+    if (r >= p.length) continue;
+    C value = times(v[r], scale_as<C>(p.scale));
+    if (signs) value = times(value, signs[i64(steps[r]) * c.below]);
+    y[i64(steps[r]) * p.after] = narrow<Out>(value);
+  }
 }
 
 }  // namespace hadamard
 
 // L = 2^bits <= 32: a thread owns a column.
 template <typename In, typename Out>
-SO_KERNEL(hadamard::kColumnThreads, 1) hadamard_columns(const hadamard::Strided p) {
+SO_KERNEL(hadamard::kColumnThreads, sizeof(compute_t<In>) == 8 ? 1 : 3) hadamard_columns(const hadamard::Strided p) {
   using C = compute_t<In>;
   const i64 step = i64(gridDim.x) * blockDim.x;
   for (i64 q = i64(blockIdx.x) * blockDim.x + threadIdx.x; q < p.columns; q += step) {
     const hadamard::Column column = hadamard::column_of(p, q);
     C v[hadamard::kValues];
-    SO_UNROLL
-    for (int r = 0; r < hadamard::kValues; ++r) v[r] = r < p.length ? hadamard::load_step<In>(p, column, r) : C(0);
+    hadamard::load_steps<In>(p, column, 0, v);
     SO_UNROLL
     for (int bit = 0; bit < hadamard::kValueBits; ++bit)
       if (bit < p.bits) hadamard::butterfly(v, bit);
-    SO_UNROLL
-    for (int r = 0; r < hadamard::kValues; ++r)
-      if (r < p.length) hadamard::store_step<Out>(p, column, r, v[r]);
+    hadamard::store_steps<Out>(p, column, 0, 0, v);
   }
 }
 
 // 32 < L <= 1024: bits 0 .. 4 in registers, an exchange, then the others.  Warps: L / 32.
 template <typename In, typename Out>
-SO_KERNEL(sizeof(compute_t<In>) == 8 ? 512 : 1024, 1) hadamard_strided(const hadamard::Strided p) {
+SO_KERNEL(sizeof(compute_t<In>) == 8 ? 256 : 1024, 1) hadamard_strided(const hadamard::Strided p) {
   using C = compute_t<In>;
   C* shared = dynamic_shared<C>();
   const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) >> 5, high = p.bits - hadamard::kValueBits;
@@ -99,8 +132,7 @@ SO_KERNEL(sizeof(compute_t<In>) == 8 ? 512 : 1024, 1) hadamard_strided(const had
   for (i64 q = i64(blockIdx.x) * hadamard::kColumns; q < p.columns; q += step) {
     const hadamard::Column column = hadamard::column_of(p, q + lane);
     C v[hadamard::kValues];
-    SO_UNROLL
-    for (int r = 0; r < hadamard::kValues; ++r) v[r] = hadamard::load_step<In>(p, column, (warp << 5) | r);
+    hadamard::load_steps<In>(p, column, u32(warp) << 5, v);
     SO_UNROLL
     for (int bit = 0; bit < hadamard::kValueBits; ++bit) hadamard::butterfly(v, bit);
     SO_UNROLL
@@ -114,9 +146,7 @@ SO_KERNEL(sizeof(compute_t<In>) == 8 ? 512 : 1024, 1) hadamard_strided(const had
     SO_UNROLL
     for (int bit = 0; bit < hadamard::kValueBits; ++bit)
       if (bit < high) hadamard::butterfly(v, bit);
-    SO_UNROLL
-    for (int r = 0; r < hadamard::kValues; ++r)
-      hadamard::store_step<Out>(p, column, ((r & mask) << 5) | ((r >> high) << high) | warp, v[r]);
+    hadamard::store_steps<Out>(p, column, u32(warp), high, v);
     __syncthreads();
   }
 }
@@ -130,15 +160,23 @@ SO_KERNEL(hadamard::kColumnThreads, 1) hadamard_strided_base(const hadamard::Str
   const i64 step = i64(gridDim.x) * hadamard::kColumns;
   for (i64 q = i64(blockIdx.x) * hadamard::kColumns; q < p.columns; q += step) {
     const hadamard::Column column = hadamard::column_of(p, q + lane);
-    for (int i = warp; i < p.length; i += warps) shared[(i << 5) | lane] = hadamard::load_step<In>(p, column, i);
+    for (int i = warp; i < p.length; i += warps) {
+      C value = column.valid ? C(widen(static_cast<const In*>(p.x)[column.x + i * p.after])) : C(0);
+      if (p.signs_in) value = hadamard::times(value, static_cast<const C*>(p.signs_in)[column.sign + column.at + i * column.below]);
+      shared[(i << 5) | lane] = value;
+    }
     __syncthreads();
     for (int j = warp * hadamard::kBaseOutputs; j < p.length; j += warps * hadamard::kBaseOutputs) {
       C sum[hadamard::kBaseOutputs][1];
       hadamard::base_sums<C, 1>(static_cast<const u32*>(p.base), p.length, j,
                                 [&](int i, C (&x)[1]) { x[0] = shared[(i << 5) | lane]; }, sum);
       SO_UNROLL
-      for (int o = 0; o < hadamard::kBaseOutputs; ++o)
-        if (j + o < p.length) hadamard::store_step<Out>(p, column, j + o, sum[o][0]);
+      for (int o = 0; o < hadamard::kBaseOutputs; ++o) {
+        if (!column.valid || j + o >= p.length) continue;
+        C value = hadamard::times(sum[o][0], hadamard::scale_as<C>(p.scale));
+        if (p.signs_out) value = hadamard::times(value, static_cast<const C*>(p.signs_out)[column.sign + column.at + (j + o) * column.below]);
+        static_cast<Out*>(p.y)[column.y + (j + o) * p.after] = narrow<Out>(value);
+      }
     }
     __syncthreads();
   }
