@@ -6,13 +6,14 @@ The rule: a kernel may be at most twice as far from the float64 truth as the pla
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["assert_within", "guard_bands", "layouts", "poison", "relative_error", "tensors"]
+__all__ = ["Tally", "assert_within", "guard_bands", "layouts", "poison", "relative_error", "tensors"]
 
 
 def relative_error(got: Tensor, exact: Tensor) -> float:
@@ -41,6 +42,34 @@ def assert_within(got: Tensor, reference: Tensor, exact: Tensor, *, factor: floa
     if not error <= max(allowed, floor):
         raise AssertionError(f"{what}: relative L2 error {error:.3g}, allowed {factor:g} x the reference's {allowed / factor:.3g}")
     return error
+
+
+class Tally:
+    """The same rule over many draws: geometric means of the relative errors, each in units of its dtype's roundoff, name by name.
+
+    A sum that one element dominates carries that element's rounding, a matter of luck in a single draw; over a dozen draws it is not. A single draw
+    may be 64 times the factor out, no more: where |.| is near zero the rounding decides a sign. float64 results, whose truth is float64 too, take a float32 reference.
+    """
+
+    def __init__(self):
+        self.errors: dict[str, list[tuple[float, float]]] = {}
+
+    def add(self, name: str, got: Tensor, reference: Tensor, exact: Tensor) -> None:
+        units = (relative_error(t, exact) / torch.finfo(t.dtype).eps for t in (got, reference))
+        self.errors.setdefault(name, []).append(tuple(units))
+
+    def check(self, *, factor: float = 2.0) -> dict[str, float]:
+        """Assert the rule for every name; the ratio of the errors, by name."""
+        ratios = {}
+        for name, rows in self.errors.items():
+            got, reference = (math.exp(sum(math.log(max(row[i], 0.25)) for row in rows) / len(rows)) for i in (0, 1))
+            ratios[name] = got / reference
+            if not got <= max(factor * reference, 1.0):
+                raise AssertionError(f"{name}: {got:.3g} roundoffs, the reference {reference:.3g} ({len(rows)} draws)")
+            for one, its_reference in rows:
+                if not one <= 64 * factor * max(its_reference, reference, 1.0):
+                    raise AssertionError(f"{name}: {one:.3g} roundoffs in one draw, the reference {its_reference:.3g}")
+        return ratios
 
 
 @contextlib.contextmanager
