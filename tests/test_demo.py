@@ -43,7 +43,7 @@ def _result(network, proof):
     times = {"default": {"rows": rows, "failures": []}, "kept": {"rows": rows, "failures": ["no <compiler>"]}}
     machine = {"device": "cpu", "processor": "a <processor>", "threads": 2}
     entry |= {"proof": proof.to_dict(), "reasons": proof.reasons(), "times": times}
-    return {"machine": machine, "versions": {"torch": "2"}, "commit": "abc", "networks": [entry]}
+    return {"machine": machine, "versions": {"torch": "2"}, "commit": "abc", "note": "", "networks": [entry]}
 
 
 # ---- the verdict -------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def networks(small: bool) -> list[Network]:
             by_hand=False,
             batch=256,
             rate=0.02,
-            steps=10 if small else 60,
+            steps=10 if small else 50,
         ),
         Network(
             name="hadamard",

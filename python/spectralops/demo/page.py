@@ -28,7 +28,7 @@ def page(result: dict) -> str:
         f"commit {escape(result['commit'])}</p>"
         "<p>Each model below was built twice from one seed and <code>spectralops.replace(model)</code> "
         "was run on one of the two. Weights, state_dict and code of the model are untouched.</p>"
-        f"{body}</main></body></html>"
+        f'<p class="bad">{escape(result["note"])}</p>{body}</main></body></html>'
     )
 
 
@@ -123,10 +123,11 @@ def _times(network: dict) -> str:
     for mode, measured in network["times"].items():
         groups = []
         for row in measured["rows"]:
-            bars = [(NAMES[k], v * 1e3, "hand" if k == "by hand" else k) for k, v in row["seconds"].items()]
+            timed = [(k, row["seconds"][k]) for k in NAMES if k in row["seconds"]]
+            bars = [(NAMES[k], v, "hand" if k == "by hand" else k) for k, v in timed]
             groups.append((case_title(row), bars))
         title = f"{mode_title(mode)}: median times, bars to scale within a group"
-        parts.append(f"<div><h3>{escape(title)}</h3>{bar_chart(groups)}</div>")
+        parts.append(f"<div><h3>{escape(title)}</h3>{bar_chart(groups, lambda v: show_ms(v) + ' ms')}</div>")
     used = columns(network["times"])
     rows, notes = [], []
     for mode, measured in network["times"].items():

@@ -85,7 +85,7 @@ def _frame(y_title: str, x_title: str) -> str:
     )
 
 
-def bar_chart(groups: list[tuple[str, list[tuple[str, float, str]]]], unit: str = "ms") -> str:
+def bar_chart(groups: list[tuple[str, list[tuple[str, float, str]]]], show=str) -> str:
     """groups: (label, [(name, value, css class)]). Bars are scaled within their group: the cases
     differ by orders of magnitude."""
     bar, gap, head = 17, 16, 20
@@ -104,7 +104,7 @@ def bar_chart(groups: list[tuple[str, list[tuple[str, float, str]]]], unit: str 
             size = f'width="{width:.1f}" height="{bar - 4}" rx="2"'
             parts.append(f'<rect class="bar {css}" x="{left}" y="{y + 2:.0f}" {size}/>')
             parts.append(
-                f'<text class="value" x="{left + width + 6:.1f}" y="{y + 12:.0f}">{value:.3g} {unit}</text>'
+                f'<text class="value" x="{left + width + 6:.1f}" y="{y + 12:.0f}">{show(value)}</text>'
             )
             y += bar
         y += gap

@@ -18,7 +18,9 @@ def mode_title(mode: str) -> str:
 
 
 def show_ms(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds * 1e3:.3g}"
+    """Three digits, never an exponent."""
+    value = 0.0 if seconds is None else seconds * 1e3
+    return "" if seconds is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def ratios(seconds: dict[str, float]) -> tuple[str, str]:
