@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     p = commands.add_parser("replace", help="show what replace() does to a model")
     p.add_argument("model", metavar="MODULE:NAME", help="a torch.nn.Module, or a function or class that makes one")
     p.add_argument("--ops", nargs="*", help="only these operations")
-    p.add_argument("--dry-run", action="store_true", help="report only, verify nothing")
+    p.add_argument("--dry-run", action="store_true", help="verify and report, change nothing")
     p.set_defaults(run=_replace)
 
     p = commands.add_parser("env", help="versions, GPU, core, environment variables, for a bug report")

@@ -38,7 +38,7 @@ def evaluate(x: Tensor, numerator: Tensor, denominator: Tensor, version: str) ->
 def fit(target: Callable[[Tensor], Tensor], degrees=(5, 4), version: str = "A") -> tuple[Tensor, Tensor, float]:
     """Coefficients (m + 1,), (n or n + 1,) in float64 that fit `target` on [-3, 3] by least squares, and the largest error there.
 
-    Levenberg-Marquardt on the closed-form Jacobian from a few fixed starts; deterministic.
+    Levenberg-Marquardt on the closed-form Jacobian from a few fixed starts.
     """
     m, n = degrees
     code = spec.VERSIONS.index(version)
