@@ -44,7 +44,7 @@ template <typename In, typename Out>
 int run_strided(const Where& where, const DeviceLimits& limits, const hadamard::Strided& p) {
   if (p.base) {
     const i64 shared = i64(p.length) * hadamard::kColumns * i64(sizeof(compute_t<In>));
-    return launch<hadamard_strided_base<In, Out>>(where, grid_of(ceil_div(p.columns, hadamard::kColumns)), hadamard::kColumnThreads,
+    return launch<hadamard_strided_base<In, Out>>(where, grid_of(ceil_div(p.columns, hadamard::kColumns)), hadamard::kBaseThreads,
                                                   shared, p);
   }
   if (p.bits <= hadamard::kValueBits)
@@ -94,10 +94,10 @@ int hadamard_run(const Where& where, const DeviceLimits& limits, const Transform
     p.order_in = t.order_in;
     p.order_out = t.order_out;
     p.order_bits = t.order_in || (ordered && !last) ? t.k : 0;
-    const int status = !last          ? run_rows<T, C, false>(where, limits, p)
-                       : t.m > 1      ? run_rows<T, Out, true>(where, limits, p)
-                                      : run_rows<T, Out, false>(where, limits, p);
-    if (status != SPECTRALOPS_OK || last) return status;
+    if constexpr (same_type<T, Out>::value)  // another type out: srht's rows that do not fit, which are never the last pass
+      if (last) return t.m > 1 ? run_rows<T, T, true>(where, limits, p) : run_rows<T, T, false>(where, limits, p);
+    const int status = run_rows<T, C, false>(where, limits, p);
+    if (status != SPECTRALOPS_OK) return status;
     done = 1;
     low = k;
   }

@@ -9,7 +9,7 @@ namespace cuda {
 namespace plan {
 
 // ---- launch choices -----------------------------------------------------------------------------------------
-constexpr int kWarpTiles = 4;                 // warps of a block of short rows (n <= 1024)
+constexpr int kWarpTiles = 4;                 // warps of a block of short rows (n <= 1024): threads_of's 128
 constexpr int kBlockElements = 4096;          // aimed at by blocks of several short rows of another kind
 constexpr int kStreamBits = 5;                // a strided factor of up to 2^5 needs no exchange: the cheapest second pass
 constexpr i64 kGridLimit = 0x7fffffff;
@@ -20,7 +20,7 @@ template <typename T> constexpr bool has_fixed(int k) {
   return same_type<compute_t<T>, float>::value && k >= kFirstFixed && k <= kLastFixed;
 }
 template <typename T> constexpr int most_threads(bool fixed) {
-  return fixed ? hadamard::threads_of<T, 0>::value : hadamard::threads_of<T, -1>::value;
+  return fixed ? 1024 : hadamard::threads_of<T, -1>::value;
 }
 template <typename T> constexpr int most_strided_bits() { return sizeof(compute_t<T>) == 8 ? 8 : hadamard::kStridedBits; }
 // --------------------------------------------------------------------------------------------------------------

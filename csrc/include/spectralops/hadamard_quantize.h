@@ -53,7 +53,7 @@ SO_DEVICE void quantise_teams(const Quantise& p, const Tile<T, K>& tile, i64 fir
     for (int e = 0; e < N; ++e) code[e] = group.code(v[slot * N + e]);
     const i64 at = (first_row << tile.k) + element;
     store_codes<Q, N>(p.q, at, code);
-    if ((element & (p.group - 1)) == 0) group.store_scale(p.scales, quotient(at, p.group));
+    if ((element & (p.group - 1)) == 0) group.store_scale(p.scales, at >> (p.team_bits + tile.g));
   }
 }
 
@@ -155,6 +155,7 @@ SO_KERNEL((hadamard::threads_of<T, -1>::value), 1) hadamard_quantize_rows(const 
     }
     if (p.team_bits >= 0) hadamard::quantise_teams<Format>(p, tile, row, v);
     else hadamard::quantise_shared<Format>(p, tile, row, shared, amax, v);
+    if (Base) return;  // as in hadamard_rows
   }
 }
 

@@ -56,12 +56,36 @@ template <typename C> SO_DEVICE C scale_as(double s) { return C(s); }
 template <> SO_DEVICE u32 scale_as<u32>(double s) { return u32(i64(s)); }
 template <> SO_DEVICE u64 scale_as<u64>(double s) { return u64(i64(s)); }
 
-// First element in x and first sign of the row with running number `row`.
-struct Place { i64 x, sign; };
-SO_DEVICE Place place(const Rows& p, i64 row) {
-  const i64 outer = p.parts == 1 ? row : quotient(row, p.parts), part = row - outer * p.parts;
-  const i64 sign_row = p.sign_period == 1 ? 0 : modulo(p.sign_by_part ? part : row, p.sign_period);
-  return Place{outer * p.x_stride + (part << p.k), sign_row << p.k};
+// Where a block's first row lies.  64-bit division happens here, once; the rows after it are found with 32 bits.
+struct Chunk {
+  i64 row, outer, sign;  // its running number, outer slice and sign row
+  u32 part;              // its number in the slice
+};
+SO_DEVICE Chunk chunk_of(const Rows& p, i64 row) {
+  Chunk c;
+  c.row = row;
+  c.outer = p.parts == 1 ? row : quotient(row, p.parts);
+  c.part = u32(row - c.outer * p.parts);
+  c.sign = p.sign_period == 1 ? 0 : modulo(row, p.sign_period);
+  return c;
+}
+
+struct Place {
+  i64 outer;
+  u32 part;
+  i64 x, sign;  // the row's first element and first sign
+};
+SO_DEVICE Place place(const Rows& p, const Chunk& c, int local) {
+  Place at;
+  const u32 parts = u32(p.parts), steps = c.part + u32(local), slices = parts == 1 ? steps : steps / parts;
+  at.outer = c.outer + slices;
+  at.part = steps - slices * parts;
+  at.x = at.outer * p.x_stride + (i64(at.part) << p.k);
+  i64 sign = p.sign_by_part ? i64(at.part) : c.sign + local;
+  if (p.sign_period < 0x40000000) sign = u32(sign) % u32(p.sign_period);
+  else if (sign >= p.sign_period) sign -= p.sign_period;
+  at.sign = sign << p.k;
+  return at;
 }
 SO_DEVICE bool inside(const Rows& p, i64 first_row, int local) { return local < p.block_rows && first_row + local < p.rows; }
 
@@ -79,18 +103,17 @@ SO_DEVICE void read_vector(const C* from, C (&out)[N]) {
 
 // Element `element` of a block, wherever it lies: short rows, ragged or unaligned data, or a reordered input.
 template <typename T>
-SO_DEVICE compute_t<T> load_one(const Rows& p, i64 first_row, int element) {
+SO_DEVICE compute_t<T> load_one(const Rows& p, const Chunk& chunk, int element) {
   using C = compute_t<T>;
   const int local = element >> p.k;
   i64 at = element & ((1 << p.k) - 1);
-  if (!inside(p, first_row, local)) return C(0);
-  const i64 row = first_row + local;
-  Place from = place(p, row);
+  if (!inside(p, chunk.row, local)) return C(0);
+  Place from = place(p, chunk, local);
   if (p.order_bits) {  // the place depends on the index in the whole outer slice
-    const i64 outer = quotient(row, p.parts), part = row - outer * p.parts;
-    const u32 index = u32((part << p.k) | at);
+    const u32 index = u32((i64(from.part) << p.k) | at);
     at = position_of(p.order_bits == p.k ? index : adjoint_of(index, p.order_out, p.order_bits), p.order_in, p.order_bits);
-    from = Place{outer * p.x_stride, modulo(row - part, p.sign_period) << p.k};
+    from.x = from.outer * p.x_stride;
+    from.sign -= i64(from.part) << p.k;
   }
   const C value = C(widen(static_cast<const T*>(p.x)[from.x + at]));
   return p.signs_in ? times(value, static_cast<const C*>(p.signs_in)[from.sign + at]) : value;
@@ -100,9 +123,11 @@ template <typename T, int K>
 SO_DEVICE void load(const Rows& p, const Tile<T, K>& tile, i64 first_row, compute_t<T>* shared, compute_t<T> (&v)[kValues]) {
   using C = compute_t<T>;
   constexpr int N = Tile<T, K>::vector, slots = Tile<T, K>::slots;
+  const Chunk chunk = chunk_of(p, first_row);
+  const int mask = (1 << tile.k) - 1;
   if (!p.vector_in) {  // one element a thread at a time, neighbours together, through shared memory
     __syncthreads();   // the block's previous rows have left it
-    for (int i = int(threadIdx.x); i < int(blockDim.x) * kValues; i += int(blockDim.x)) shared[pad<T>(i)] = load_one<T>(p, first_row, i);
+    for (int i = int(threadIdx.x); i < int(blockDim.x) * kValues; i += int(blockDim.x)) shared[pad<T>(i)] = load_one<T>(p, chunk, i);
     __syncthreads();
     tile.get(shared, v);
     return;
@@ -113,17 +138,17 @@ SO_DEVICE void load(const Rows& p, const Tile<T, K>& tile, i64 first_row, comput
     const int element = tile.element(slot), local = element >> tile.k;
     packs[slot] = Pack<T, N>{};
     if (inside(p, first_row, local))
-      packs[slot] = *reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(p.x) + place(p, first_row + local).x +
-                                                         (element & ((1 << tile.k) - 1)));
+      packs[slot] = *reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(p.x) + place(p, chunk, local).x + (element & mask));
   }
   SO_UNROLL
   for (int r = 0; r < kValues; ++r) v[r] = C(widen(packs[r / N].v[r % N]));
   if (p.signs_in == nullptr) return;
+  const Tile<T, K> again(p.k);
   SO_UNROLL
   for (int slot = 0; slot < slots; ++slot) {
-    const int element = tile.element(slot), local = element >> tile.k;
+    const int element = again.element(slot), local = element >> tile.k;
     C sign[N];
-    read_vector(static_cast<const C*>(p.signs_in) + place(p, first_row + local).sign + (element & ((1 << tile.k) - 1)), sign);
+    read_vector(static_cast<const C*>(p.signs_in) + place(p, chunk, local).sign + (element & mask), sign);
     SO_UNROLL
     for (int e = 0; e < N; ++e) v[slot * N + e] = times(v[slot * N + e], sign[e]);
   }
@@ -134,13 +159,14 @@ template <typename Out, typename T, int K>
 SO_DEVICE void store_each(const Rows& p, const Tile<T, K>& tile, i64 first_row, compute_t<T>* shared, const compute_t<T> (&v)[kValues]) {
   using C = compute_t<T>;
   const int mask = (1 << tile.k) - 1, order = p.order_bits <= tile.k ? p.order_out : 0;
+  const Chunk chunk = chunk_of(p, first_row);
   tile.put(shared, v);
   __syncthreads();
   for (int i = int(threadIdx.x); i < int(blockDim.x) * kValues; i += int(blockDim.x)) {
     const int local = i >> tile.k, at = i & mask;
     if (!inside(p, first_row, local)) break;
     C value = shared[pad<T>((i & ~mask) | int(natural_of(u32(at), order, tile.k)))];
-    if (p.signs_out) value = times(value, static_cast<const C*>(p.signs_out)[place(p, first_row + local).sign + at]);
+    if (p.signs_out) value = times(value, static_cast<const C*>(p.signs_out)[place(p, chunk, local).sign + at]);
     static_cast<Out*>(p.y)[(first_row << tile.k) + i] = narrow<Out>(value);
   }
   __syncthreads();
@@ -154,6 +180,8 @@ SO_DEVICE void store(const Rows& p, const Tile<T, K>& tile, i64 first_row, compu
     store_each<Out>(p, tile, first_row, shared, v);
     return;
   }
+  Chunk chunk{};
+  if (p.signs_out) chunk = chunk_of(p, first_row);
   SO_UNROLL
   for (int slot = 0; slot < Tile<T, K>::slots; ++slot) {
     const int element = tile.element(slot), local = element >> tile.k;
@@ -163,7 +191,7 @@ SO_DEVICE void store(const Rows& p, const Tile<T, K>& tile, i64 first_row, compu
     for (int e = 0; e < N; ++e) part[e] = v[slot * N + e];
     if (p.signs_out) {
       C sign[N];
-      read_vector(static_cast<const C*>(p.signs_out) + place(p, first_row + local).sign + (element & ((1 << tile.k) - 1)), sign);
+      read_vector(static_cast<const C*>(p.signs_out) + place(p, chunk, local).sign + (element & ((1 << tile.k) - 1)), sign);
       SO_UNROLL
       for (int e = 0; e < N; ++e) part[e] = times(part[e], sign[e]);
     }
@@ -188,13 +216,17 @@ SO_DEVICE void rotate(const Rows& p, i64 first_row, compute_t<T>* shared, comput
   for (int r = 0; r < kValues; ++r) v[r] = times(v[r], scale_as<compute_t<T>>(p.scale));
 }
 
-// Threads of a block, and with them the registers a thread may use: 64 where k is a constant, 128 where it is not, 255 for 8-byte values.
-template <typename T, int K> struct threads_of { static constexpr int value = K >= 0 ? 1024 : sizeof(compute_t<T>) == 8 ? 256 : 512; };
+// Most threads of a block and fewest blocks of a multiprocessor, and with them the registers of a thread: 64 to 72 where k is a constant,
+// 128 where it is not, 255 for 8-byte values.
+template <typename T, int K> struct threads_of {
+  static constexpr int value = K > kWarpTileBits ? 1 << (K - kValueBits) : K >= 0 ? 128 : sizeof(compute_t<T>) == 8 ? 256 : 512;
+  static constexpr int blocks = K > kWarpTileBits ? 1024 / value : K >= 0 ? 7 : 1;
+};
 
 }  // namespace hadamard
 
 template <typename T, typename Out, int K, bool Base>
-SO_KERNEL((hadamard::threads_of<T, K>::value), 1) hadamard_rows(const hadamard::Rows p) {
+SO_KERNEL((hadamard::threads_of<T, K>::value), (hadamard::threads_of<T, K>::blocks)) hadamard_rows(const hadamard::Rows p) {
   using C = compute_t<T>;
   C* shared = dynamic_shared<C>();
   C v[hadamard::kValues];
@@ -202,6 +234,7 @@ SO_KERNEL((hadamard::threads_of<T, K>::value), 1) hadamard_rows(const hadamard::
   for (i64 row = i64(blockIdx.x) * p.block_rows; row < p.rows; row += step) {
     hadamard::rotate<Base, T, K>(p, row, shared, v);
     hadamard::store<Out>(p, hadamard::Tile<T, K>(p.k), row, shared, v);
+    if (Base) return;  // blocks of 4096 elements and more: the grid always reaches
   }
 }
 
@@ -223,6 +256,7 @@ SO_KERNEL((hadamard::threads_of<T, -1>::value), 1) hadamard_gathered(const hadam
         const int at = ((slice * m) << p.k) + int(p.gather[j]);
         static_cast<T*>(p.y)[(first + slice) * p.gathered + j] = narrow<T>(shared[hadamard::pad<T>(at)]);
       }
+    if (Base) return;
     __syncthreads();
   }
 }

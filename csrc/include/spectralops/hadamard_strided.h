@@ -10,7 +10,8 @@ namespace spectralops {
 namespace hadamard {
 
 constexpr int kColumns = 32;            // columns of a block that exchanges (one warp wide)
-constexpr int kColumnThreads = 256;     // threads where every thread owns a column
+constexpr int kColumnThreads = 128;     // threads where every thread owns a column
+constexpr int kBaseThreads = 256;       // threads of the base factor: 8 warps share the outputs of 32 columns
 constexpr int kStridedBits = 10;        // 32 warps x 32 values x 32 columns
 
 struct Strided {
@@ -108,7 +109,7 @@ SO_DEVICE void store_steps(const Strided& p, const Column& c, u32 origin, int sp
 
 // L = 2^bits <= 32: a thread owns a column.
 template <typename In, typename Out>
-SO_KERNEL(hadamard::kColumnThreads, sizeof(compute_t<In>) == 8 ? 1 : 3) hadamard_columns(const hadamard::Strided p) {
+SO_KERNEL(hadamard::kColumnThreads, sizeof(compute_t<In>) == 8 ? 2 : 3) hadamard_columns(const hadamard::Strided p) {
   using C = compute_t<In>;
   const i64 step = i64(gridDim.x) * blockDim.x;
   for (i64 q = i64(blockIdx.x) * blockDim.x + threadIdx.x; q < p.columns; q += step) {
@@ -153,7 +154,7 @@ SO_KERNEL(sizeof(compute_t<In>) == 8 ? 256 : 1024, 1) hadamard_strided(const had
 
 // The base factor: L = m <= 256.
 template <typename In, typename Out>
-SO_KERNEL(hadamard::kColumnThreads, 1) hadamard_strided_base(const hadamard::Strided p) {
+SO_KERNEL(hadamard::kBaseThreads, 1) hadamard_strided_base(const hadamard::Strided p) {
   using C = compute_t<In>;
   C* shared = dynamic_shared<C>();
   const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) >> 5, warps = int(blockDim.x) >> 5;
