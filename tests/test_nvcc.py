@@ -1,0 +1,95 @@
+"""The CUDA sources through nvcc, without a GPU: no register is spilled, and no kernel grows beyond its budget unnoticed.
+
+One architecture by default (the first that is listed here), the others with SPECTRALOPS_TEST_ARCHS=all or as a list.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+ARCHS = ("90", "80", "100", "120")
+ASKED = os.environ.get("SPECTRALOPS_TEST_ARCHS", ARCHS[0])
+CHOSEN = ARCHS if ASKED == "all" else tuple(ASKED.replace(",", " ").split())
+
+# Most registers a thread of any instantiation may take: of those on 32-bit numbers, of those on 64-bit ones. 65536
+# registers serve 65536 / (threads * registers) blocks of a multiprocessor: raising one is a decision about occupancy.
+BUDGET = {
+    "rational_forward_kernel": (64, 64),
+    "rational_backward_kernel": (128, 128),
+    "rational_double_backward_kernel": (168, 168),
+    "rational_forward_general_kernel": (64, 72),
+    "rational_backward_general_kernel": (72, 112),
+    "rational_double_backward_general_kernel": (112, 168),
+    "rational_total_kernel": (32, 32),
+    "hadamard_rows": (128, 255),
+    "hadamard_columns": (168, 200),
+    "hadamard_strided": (64, 255),
+    "hadamard_strided_base": (64, 64),
+    "hadamard_quantize_rows": (128, 128),
+    "hadamard_gathered": (128, 255),
+    "hadamard_pick": (40, 40),
+}
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed"),
+    pytest.mark.slow,
+]
+
+
+def compile_one(source: Path, arch: str, out: Path) -> str:
+    command = ["nvcc", "-std=c++17", "-O3", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/include'}", "-Xptxas=-v"]
+    command += [
+        f"-gencode=arch=compute_{arch},code=sm_{arch}",
+        "-cubin",
+        "-o",
+        out / f"{source.stem}.cubin",
+        source,
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def kernels(log: str) -> dict[str, tuple[int, int, int]]:
+    """(registers, bytes spilled at stores, at loads) of every kernel that ptxas reports, by its C++ name."""
+    pattern = r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers"
+    found = re.findall(pattern, log, re.S)
+    names = "\n".join(name for name, *_ in found)
+    plain = subprocess.run(
+        ["c++filt"], input=names, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return {
+        name: (int(registers), int(stores), int(loads))
+        for name, (_, stores, loads, registers) in zip(plain, found, strict=True)
+    }
+
+
+@pytest.fixture(scope="module", params=CHOSEN)
+def compiled(request, tmp_path_factory) -> dict[str, tuple[int, int, int]]:
+    out = tmp_path_factory.mktemp(f"sm_{request.param}")
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        logs = list(pool.map(lambda source: compile_one(source, request.param, out), SOURCES))
+    return {name: use for log in logs for name, use in kernels(log).items()}
+
+
+def stem(name: str) -> str:
+    return re.match(r"(?:void )?(?:spectralops::)?(\w+)", name)[1]
+
+
+def test_no_kernel_spills(compiled):
+    assert len(compiled) > 20
+    assert {name: use for name, use in compiled.items() if use[1] or use[2]} == {}
+
+
+def test_every_kernel_keeps_its_register_budget(compiled):
+    assert {stem(name) for name in compiled} == set(BUDGET)
+    wide = {name: bool(re.search(r"<(double|long|unsigned long)", name)) for name in compiled}
+    over = {name: use[0] for name, use in compiled.items() if use[0] > BUDGET[stem(name)][wide[name]]}
+    assert over == {}
