@@ -26,6 +26,8 @@ _SHORT, _LONG = 1024, 8192
 
 def _table(coefficients: Tensor, dtype: torch.dtype) -> Tensor:
     """(number,) or (G, number) -> contiguous (G, number) in the compute dtype."""
+    if coefficients.dtype == dtype and coefficients.dim() == 2 and coefficients.is_contiguous():
+        return coefficients
     return coefficients.to(dtype).reshape(-1, coefficients.shape[-1]).contiguous()
 
 
@@ -45,6 +47,8 @@ def _row_length(x: Tensor, groups: int) -> int:
 
 def _rows(x: Tensor, dim: int) -> Tensor:
     """(rows, dim) with unit stride in dim: a view where the strides allow one, else one copy."""
+    if x.dim() == 2 and x.stride(1) == 1 and x.shape[1] == dim:
+        return x
     rows = x.reshape(-1, dim)
     return rows if rows.stride(1) == 1 or dim == 1 else rows.contiguous()
 
@@ -70,7 +74,8 @@ def rational_forward(x: Tensor, numerator: Tensor, denominator: Tensor, version:
         return x.new_empty(x.shape)
     num, den, _, dim = _prepare(x, numerator, denominator)
     args = (_rows(x, dim), num, den, version)
-    return backends.select("rational_forward", backend, *args)(*args).view(x.shape)
+    y = backends.select("rational_forward", backend, *args)(*args)
+    return y if y.shape == x.shape else y.view(x.shape)
 
 
 @implement("rational_backward")
