@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 class Tile(NamedTuple):
     elements: int  # of x, in one step of a program; a power of two
-    vector: int  # contiguous elements a thread loads at once: 16 bytes
+    vector: int  # contiguous elements a thread loads at once: 16 bytes, where registers allow
     warps: int
 
 
@@ -32,7 +32,7 @@ RATIONAL = {
     ("backward", "narrow", 2): Tile(512, 4, 4),
     ("backward", "narrow", 4): Tile(512, 4, 4),
     ("backward", "narrow", 8): Tile(256, 2, 4),
-    ("double_backward", "wide", 2): Tile(1024, 8, 4),
+    ("double_backward", "wide", 2): Tile(512, 4, 4),
     ("double_backward", "wide", 4): Tile(512, 4, 4),
     ("double_backward", "wide", 8): Tile(256, 2, 4),
     ("double_backward", "narrow", 2): Tile(256, 2, 4),

@@ -307,7 +307,8 @@ class _Pass:
         count = self.outer * b_count
         launch(common["p_x"], base_kernel, (cdiv(count, row.columns) * cdiv(self.m, row.rows),), warps=row.warps,
                p_base=self.base.packed(common["p_x"].device), count=count, size=self.m, b_count=b_count,
-               inner=self.inner, WORDS=cdiv(self.m, 64), BLOCK_J=row.rows, BLOCK_C=row.columns, ALIGNED=b_count % row.columns == 0,
+               inner=self.inner, WORDS=cdiv(self.m, 64), BLOCK_J=row.rows, BLOCK_C=row.columns,
+               ALIGNED=b_count % row.columns == 0,
                **common)  # fmt: skip
 
 

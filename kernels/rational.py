@@ -201,9 +201,12 @@ def backward_kernel(
         t, dt, _ = jet(b, z, DEN, FIRST)
         w = slope(t, VERSION, SIGN0)
         dt = sign(x, SIGN0) * dt if VERSION == A else dt
-        r = 1.0 / denominator(t, VERSION)
-        f = p * r
-        u = g * r
+        q = denominator(t, VERSION)
+        if p_x.dtype.element_ty.primitive_bitwidth > 16:
+            f, u = p / q, g / q
+        else:  # the rounding to 16 bits hides one of a reciprocal, and instructions are what bounds this kernel there
+            r = 1.0 / q
+            f, u = p * r, g * r
         store(p_dx + o_r * dim + o_c, u * (dp - f * w * dt), m)
 
         s = -u * f * w
@@ -246,16 +249,17 @@ def directional(a, b, da, db, x, xd, VERSION: tl.constexpr, SIGN0: tl.constexpr,
     dq, q_, dq_ = w * dt, w * t_, w * dt_
     if VERSION == SMOOTH:
         dq_ += 2.0 * t_ * dt
-    r = 1.0 / denominator(t, VERSION)
-    f = p * r
-    df = (dp - f * dq) * r
-    f_ = (p_ - f * q_) * r
-    df_ = (dp_ - f_ * dq - f * dq_ - df * q_) * r
+    q = denominator(t, VERSION)
+    f = p / q
+    df = (dp - f * dq) / q
+    f_ = (p_ - f * q_) / q
+    df_ = (dp_ - f_ * dq - f * dq_ - df * q_) / q
     # dden_j is the sum of g (c0 z^j + c1 j z^(j-1))
-    c0 = -(f_ - f * q_ * r) * r * w
+    fq, qq = f / q, q_ / q
+    c0 = (fq * q_ - f_) / q * w
     if VERSION == SMOOTH:
-        c0 -= 2.0 * f * r * t_
-    return f_, df_, r, q_ * r, c0, -f * r * w * sx * xd
+        c0 -= 2.0 * fq * t_
+    return f_, df_, q, qq, c0, -fq * w * sx * xd
 
 
 @triton.jit(do_not_specialize=["rows", "column_blocks", "chunks", "steps"])
@@ -290,12 +294,13 @@ def double_backward_kernel(
         g = load(p_grad + o_r * grad_stride + o_c, m)
         xd = load(p_ggx + o_r * ggx_stride + o_c, m)
 
-        f_, df_, r, qr, c0, c1 = directional(a, b, da, db, x, xd, VERSION, SIGN0, NUM, DEN)
+        f_, df_, q, qq, c0, c1 = directional(a, b, da, db, x, xd, VERSION, SIGN0, NUM, DEN)
         store(p_dgrad + o_r * dim + o_c, f_, m)
         store(p_dx + o_r * dim + o_c, g * df_, m)
 
         z = tl.abs(x) if VERSION == A else x
-        u, v = -g * r * qr, g * r * xd  # dnum_k sums u x^k + v k x^(k-1)
+        v = g / q
+        u, v = -v * qq, v * xd  # dnum_k sums u x^k + v k x^(k-1)
         sums = ()
         for k in tl.static_range(0, NUM):
             if k == 0:
@@ -447,8 +452,8 @@ def _gradient(kernel, name: str, inputs: dict, outputs, extra: dict, num, den, v
     launch(x, kernel, (chunks * column_blocks,), warps=tile.warps, fuse=True, p_num=num, p_den=den, p_partial=partial,
            groups=groups, chunks=chunks, steps=steps, SIGN0=sign_at_zero, VECTOR=tile.vector,
            **pointers, **strides, **sizes, **constants)  # fmt: skip
-    launch(x, reduce_kernel, (groups * terms,), warps=4, p_partial=partial, p_dnum=dnum, p_dden=dden, groups=groups, count=chunks * slots,
-           NUM=constants["NUM"], DEN=constants["DEN"], BLOCK=configs.RATIONAL_REDUCE_BLOCK)  # fmt: skip
+    launch(x, reduce_kernel, (groups * terms,), warps=4, p_partial=partial, p_dnum=dnum, p_dden=dden,
+           groups=groups, count=chunks * slots, NUM=constants["NUM"], DEN=constants["DEN"], BLOCK=configs.RATIONAL_REDUCE_BLOCK)  # fmt: skip
     return (*results.values(), dnum, dden)
 
 
