@@ -23,7 +23,8 @@ int run_rows(const Where& where, const DeviceLimits& limits, hadamard::Rows p) {
     const i64 fill = kBlockElements / (i64(m) << p.k);
     rows = m * (fill > 1 ? fill : 1);
   } else if (p.k <= hadamard::kWarpTileBits) {
-    const i64 share = ceil_div(ceil_div(p.rows, tile_rows), limits.sm_count);  // small problems spread over all multiprocessors
+    // Small problems spread over all multiprocessors.
+    const i64 share = ceil_div(ceil_div(p.rows, tile_rows), limits.sm_count);
     rows = tile_rows * (share < 1 ? 1 : share < kWarpTiles ? share : kWarpTiles);
   }
   constexpr bool fixable = !Base && same_type<T, Out>::value;
@@ -44,19 +45,24 @@ template <typename In, typename Out>
 int run_strided(const Where& where, const DeviceLimits& limits, const hadamard::Strided& p) {
   if (p.base) {
     const i64 shared = i64(p.length) * hadamard::kColumns * i64(sizeof(compute_t<In>));
-    return launch<hadamard_strided_base<In, Out>>(where, grid_of(ceil_div(p.columns, hadamard::kColumns)), hadamard::kBaseThreads,
-                                                  shared, p);
+    return launch<hadamard_strided_base<In, Out>>(where, grid_of(ceil_div(p.columns, hadamard::kColumns)),
+                                                  hadamard::kBaseThreads, shared, p);
   }
   if (p.bits <= hadamard::kValueBits)
-    return launch<hadamard_columns<In, Out>>(where, grid_of(ceil_div(p.columns, hadamard::kColumnThreads)), hadamard::kColumnThreads, 0, p);
+    return launch<hadamard_columns<In, Out>>(where, grid_of(ceil_div(p.columns, hadamard::kColumnThreads)),
+                                             hadamard::kColumnThreads, 0, p);
   const i64 shared = (i64(hadamard::kColumns) << p.bits) * i64(sizeof(compute_t<In>));
-  if (shared > limits.shared_limit) return fail(SPECTRALOPS_UNSUPPORTED, "a factor of 2^%d along a strided axis does not fit one block", p.bits);
-  return launch<hadamard_strided<In, Out>>(where, grid_of(ceil_div(p.columns, hadamard::kColumns)), 1 << p.bits, shared, p);
+  if (shared > limits.shared_limit)
+    return fail(SPECTRALOPS_UNSUPPORTED, "a factor of 2^%d along a strided axis does not fit one block", p.bits);
+  const int most = hadamard::strided_threads<In>(), threads = 1 << p.bits;
+  return launch<hadamard_strided<In, Out>>(where, grid_of(ceil_div(p.columns, hadamard::kColumns)),
+                                           threads < most ? threads : most, shared, p);
 }
 
-// One factor of several: the first reads x in T, the last writes y in Out, and what lies between is in the compute type.
+// One factor of several: the first reads x in T, the last writes y in Out, between them it is the compute type.
 template <typename T, typename Out>
-int run_factor(const Where& where, const DeviceLimits& limits, const Transform& t, hadamard::Strided p, bool first, bool last) {
+int run_factor(const Where& where, const DeviceLimits& limits, const Transform& t, hadamard::Strided p, bool first,
+               bool last) {
   using C = compute_t<T>;
   p.x = first ? t.x : t.between;
   p.y = last ? t.y : t.between;
@@ -74,7 +80,8 @@ int run_factor(const Where& where, const DeviceLimits& limits, const Transform& 
 template <typename T, typename Out>
 int hadamard_run(const Where& where, const DeviceLimits& limits, const Transform& t) {
   using C = compute_t<T>;
-  const bool fused = t.inner == 1 && fits<T>(t.k, t.m, same_type<T, Out>::value, limits), ordered = t.order_in || t.order_out;
+  const bool fused = t.inner == 1 && fits<T>(t.k, t.m, same_type<T, Out>::value, limits),
+             ordered = t.order_in || t.order_out;
   const Passes passes = passes_of<T>(t.k, t.m, t.inner, limits);
   const int count = fused ? 1 : passes.count();
   const i64 sign_period_rows = t.signs_in || t.signs_out ? t.sign_blocks : 0;
@@ -83,8 +90,8 @@ int hadamard_run(const Where& where, const DeviceLimits& limits, const Transform
     const int k = fused ? t.k : passes.row_bits;
     const i64 parts = t.n >> k;
     const bool last = count == 1;
-    hadamard::Rows p = rows_of(t.outer, k, parts, t.x_stride, sign_period_rows ? parts * sign_period_rows : 1, last ? t.scale : 1.0,
-                               ordered);
+    hadamard::Rows p = rows_of(t.outer, k, parts, t.x_stride, sign_period_rows ? parts * sign_period_rows : 1,
+                               last ? t.scale : 1.0, ordered);
     p.x = t.x;
     p.y = last ? t.y : t.between;
     p.signs_in = t.signs_in;
@@ -94,7 +101,8 @@ int hadamard_run(const Where& where, const DeviceLimits& limits, const Transform
     p.order_in = t.order_in;
     p.order_out = t.order_out;
     p.order_bits = t.order_in || (ordered && !last) ? t.k : 0;
-    if constexpr (same_type<T, Out>::value)  // another type out: srht's rows that do not fit, which are never the last pass
+    // Another type out: rows of srht that do not fit, which are never the last pass.
+    if constexpr (same_type<T, Out>::value)
       if (last) return t.m > 1 ? run_rows<T, T, true>(where, limits, p) : run_rows<T, T, false>(where, limits, p);
     const int status = run_rows<T, C, false>(where, limits, p);
     if (status != SPECTRALOPS_OK) return status;
@@ -136,15 +144,16 @@ template int hadamard_run<u64, u64>(const Where&, const DeviceLimits&, const Tra
 
 i64 hadamard_workspace(i64 outer, i64 n, i64 inner, int base_size, int dtype, int device) {
   DeviceLimits limits;
-  if (device_limits(device, &limits) != SPECTRALOPS_OK || (dtype != SPECTRALOPS_F16 && dtype != SPECTRALOPS_BF16)) return 0;
+  if (device_limits(device, &limits) != SPECTRALOPS_OK || (dtype != SPECTRALOPS_F16 && dtype != SPECTRALOPS_BF16))
+    return 0;
   const int m = base_size > 1 ? base_size : 1, k = log2_floor(n / m);
   if (inner == 1 && fits<half_t>(k, m, true, limits)) return 0;
   return passes_of<half_t>(k, m, inner, limits).count() > 1 ? outer * n * inner * i64(sizeof(float)) : 0;
 }
 
-int hadamard(const void* x, i64 x_stride, void* y, const void* signs_in, const void* signs_out, i64 sign_blocks, const void* base,
-             i64 outer, i64 n, i64 inner, int base_size, double scale, int order_in, int order_out, void* workspace,
-             i64 workspace_bytes, int dtype, const Where& where) {
+int hadamard(const void* x, i64 x_stride, void* y, const void* signs_in, const void* signs_out, i64 sign_blocks,
+             const void* base, i64 outer, i64 n, i64 inner, int base_size, double scale, int order_in, int order_out,
+             void* workspace, i64 workspace_bytes, int dtype, const Where& where) {
   if (outer == 0 || inner == 0) return SPECTRALOPS_OK;
   DeviceLimits limits;
   const int status = device_limits(where.device, &limits);

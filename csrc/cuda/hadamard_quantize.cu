@@ -32,8 +32,9 @@ int run(const Where& where, const DeviceLimits& limits, hadamard::Quantise p, i6
   Block block = shape(units);
   if (block.threads == 0) block = shape(units = Quantiser<Format>::packed && unit % 2 != 0 ? 2 : 1);
   if (block.threads == 0)
-    return fail(SPECTRALOPS_UNSUPPORTED,
-                "blocks and groups that meet every %lld elements do not fit one thread block; rotate and quantise apart", unit);
+    return fail(
+        SPECTRALOPS_UNSUPPORTED,
+        "blocks and groups that meet every %lld elements do not fit one thread block; rotate and quantise apart", unit);
   p.rows.block_rows = block.rows;
   constexpr int g = hadamard::edge_bits<T>::value, vector = 1 << g;
   set_vectors<T>(&p.rows, true);
@@ -47,7 +48,8 @@ int run(const Where& where, const DeviceLimits& limits, hadamard::Quantise p, i6
 }
 
 template <typename T>
-int run_format(const Where& where, const DeviceLimits& limits, const hadamard::Quantise& p, i64 unit_rows, int m, int format) {
+int run_format(const Where& where, const DeviceLimits& limits, const hadamard::Quantise& p, i64 unit_rows, int m,
+               int format) {
   switch (format) {
     case SPECTRALOPS_INT8: return run<T, 0>(where, limits, p, unit_rows, m);
     case SPECTRALOPS_FP8_E4M3: return run<T, 1>(where, limits, p, unit_rows, m);
@@ -61,14 +63,15 @@ int run_format(const Where& where, const DeviceLimits& limits, const hadamard::Q
 
 i64 hadamard_quantize_workspace(i64, i64, i64, int, int, int) { return 0; }
 
-int hadamard_quantize(const void* x, i64 x_stride, void* q, void* scales, const void* signs, i64 sign_blocks, const void* base,
-                      i64 rows, i64 dim, i64 block, i64 group, int base_size, double scale, int format, int round_rotation,
-                      void*, i64, int dtype, const Where& where) {
+int hadamard_quantize(const void* x, i64 x_stride, void* q, void* scales, const void* signs, i64 sign_blocks,
+                      const void* base, i64 rows, i64 dim, i64 block, i64 group, int base_size, double scale,
+                      int format, int round_rotation, void*, i64, int dtype, const Where& where) {
   if (rows == 0 || dim == 0) return SPECTRALOPS_OK;
   DeviceLimits limits;
   const int status = device_limits(where.device, &limits);
   if (status != SPECTRALOPS_OK) return status;
-  if (group > (i64(1) << 20)) return fail(SPECTRALOPS_UNSUPPORTED, "groups of %lld elements do not fit one thread block", group);
+  if (group > (i64(1) << 20))
+    return fail(SPECTRALOPS_UNSUPPORTED, "groups of %lld elements do not fit one thread block", group);
   const int m = base_size > 1 ? base_size : 1, k = log2_floor(block / m);
   hadamard::Quantise p{};
   p.rows = rows_of(rows, k, dim >> k, x_stride, signs ? m * sign_blocks : 1, scale, signs && sign_blocks > 1);

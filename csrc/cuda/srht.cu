@@ -55,7 +55,8 @@ i64 srht_workspace(i64 outer, i64 n, int base_size, int dtype, int device) {
 }
 
 int srht(const void* x, i64 x_stride, const void* signs, const void* rows, void* y, const void* base, i64 outer, i64 n,
-         i64 num_rows, int base_size, double scale, void* workspace, i64 workspace_bytes, int dtype, const Where& where) {
+         i64 num_rows, int base_size, double scale, void* workspace, i64 workspace_bytes, int dtype,
+         const Where& where) {
   if (outer == 0 || num_rows == 0) return SPECTRALOPS_OK;
   DeviceLimits limits;
   const int status = device_limits(where.device, &limits);

@@ -1,5 +1,6 @@
-// Narrow number formats and the quantisation rule of spectralops.h.  Host and device give the same bits: every conversion rounds once,
-// to nearest with ties to even, saturates instead of overflowing, and division is IEEE division.
+// Narrow number formats and the quantisation rule of spectralops.h. Host and device give the same bits: every
+// conversion rounds once, to nearest with ties to even, saturates instead of overflowing, and division is IEEE
+// division.
 #pragma once
 
 #include "spectralops/platform.h"
@@ -14,7 +15,8 @@ SO_HOST_DEVICE float divide(float a, float b) {
 #endif
 }
 
-// e4m3fn: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no infinity, 0x7f is NaN, largest 448, step of the subnormals 2^-9.
+// e4m3fn: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no infinity, 0x7f is NaN, largest 448, step of the subnormals
+// 2^-9.
 SO_HOST_DEVICE u8 to_e4m3fn(float v) {
   const u32 bits = float_bits(v), sign = (bits >> 24) & 0x80u, magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return u8(0x7fu);
@@ -56,17 +58,17 @@ SO_HOST_DEVICE float from_e2m1(u8 code) {
   return (code & 8u) ? -magnitude : magnitude;
 }
 
-// One group of a format (0 int8, 1 fp8_e4m3, 2 mxfp4, 3 nvfp4; the codes of spectralops_format).  amax is carried as the bits of |r|: as
-// unsigned integers they order like the magnitudes, with infinities and NaNs on top, so a maximum in any order is exact.
-template <int Format>
-struct Quantiser {
-  static constexpr bool packed = Format >= 2;           // two codes a byte, low nibble first
-  static constexpr bool byte_scale = Format >= 2;       // scale stored as one byte, else as a float
+// One group of a format (0 int8, 1 fp8_e4m3, 2 mxfp4, 3 nvfp4; the codes of spectralops_format). amax is carried as
+// the bits of |r|: as unsigned integers they order like the magnitudes, with infinities and NaNs on top, so a maximum
+// in any order is exact.
+template <int Format> struct Quantiser {
+  static constexpr bool packed = Format >= 2;      // two codes a byte, low nibble first
+  static constexpr bool byte_scale = Format >= 2;  // scale stored as one byte, else as a float
   static constexpr bool power_of_two = Format == 2;
 
-  float scale;      // the divisor of the group; for mxfp4 its reciprocal, which is exact
-  u8 scale_code;    // the stored byte when byte_scale
-  bool dead;        // amax is 0, or the group holds a NaN or an infinity: every code is 0
+  float scale;    // the divisor of the group; for mxfp4 its reciprocal, which is exact
+  u8 scale_code;  // the stored byte when byte_scale
+  bool dead;      // amax is 0, or the group holds a NaN or an infinity: every code is 0
 
   SO_HOST_DEVICE static u32 magnitude(float r) { return float_bits(r) & 0x7fffffffu; }
 
@@ -106,8 +108,10 @@ struct Quantiser {
   }
 
   SO_HOST_DEVICE void store_scale(void* scales, i64 index) const {
-    if (byte_scale) static_cast<u8*>(scales)[index] = scale_code;
-    else static_cast<float*>(scales)[index] = scale;
+    if (byte_scale)
+      static_cast<u8*>(scales)[index] = scale_code;
+    else
+      static_cast<float*>(scales)[index] = scale;
   }
 };
 

@@ -1,5 +1,6 @@
-// The base factor H_m, m <= 256: y[j] = sum_i (+-1) x[i] over m numbers that lie 2^k (or inner) apart, i ascending.  The table is packed one bit an entry, set
-// where H_m is -1; bits become the factors 1 and -1 of a fused multiply-add, which is exact, so an entry costs one instruction.
+// The base factor H_m, m <= 256: y[j] = sum_i (+-1) x[i] over m numbers that lie 2^k (or inner) apart, i ascending.
+// The table is packed one bit an entry, set where H_m is -1; bits become the factors 1 and -1 of a fused multiply-add,
+// which is exact, so an entry costs one instruction.
 #pragma once
 
 #include "spectralops/hadamard_tile.h"
@@ -47,35 +48,40 @@ SO_DEVICE void base_sums(const u32* table, int m, int j0, const Read& read, C (&
   }
 }
 
-// The rows of a block, m rows of 2^k at a time, through shared memory: v in the edge layout before and after.  A thread takes P neighbouring places of four
-// outputs at a time and keeps all its sums until every thread has read.
+// The rows of a block, m rows of 2^k at a time, through shared memory: v in the edge layout before and after. A
+// thread takes P neighbouring places of four outputs at a time and keeps all its sums until every thread has read.
 template <int P, typename T>
 SO_DEVICE void combine_in_shared(const u32* table, int m, int groups, int k, compute_t<T>* shared) {
   using C = compute_t<T>;
   constexpr int width = 16 / int(sizeof(C)) < P ? 16 / int(sizeof(C)) : P;
-  const int place_bits = k - (P == 4 ? 2 : P - 1), quads = (m + kBaseOutputs - 1) / kBaseOutputs, total = (groups * quads) << place_bits;
+  const int place_bits = k - (P == 4 ? 2 : P - 1), quads = (m + kBaseOutputs - 1) / kBaseOutputs,
+            total = (groups * quads) << place_bits;
   C sum[kBaseItems][kBaseOutputs][P];
   SO_UNROLL
   for (int n = 0; n < kBaseItems; ++n) {
     const int item = int(threadIdx.x + n * blockDim.x), rest = item >> place_bits;
     if (item >= total) continue;
     const int row = rest / quads * m, at = pad<T>((item & ((1 << place_bits) - 1)) * P);
-    base_sums(table, m, rest % quads * kBaseOutputs, [&](int i, C (&x)[P]) {
-      const C* from = shared + pad<T>((row + i) << k) + at;
-      SO_UNROLL
-      for (int q = 0; q < P; q += width) {
-        const Pack<C, width> pack = *reinterpret_cast<const Pack<C, width>*>(from + q);
-        SO_UNROLL
-        for (int e = 0; e < width; ++e) x[q + e] = pack.v[e];
-      }
-    }, sum[n]);
+    base_sums(
+        table, m, rest % quads * kBaseOutputs,
+        [&](int i, C(&x)[P]) {
+          const C* from = shared + pad<T>((row + i) << k) + at;
+          SO_UNROLL
+          for (int q = 0; q < P; q += width) {
+            const Pack<C, width> pack = *reinterpret_cast<const Pack<C, width>*>(from + q);
+            SO_UNROLL
+            for (int e = 0; e < width; ++e) x[q + e] = pack.v[e];
+          }
+        },
+        sum[n]);
   }
   __syncthreads();
   SO_UNROLL
   for (int n = 0; n < kBaseItems; ++n) {
     const int item = int(threadIdx.x + n * blockDim.x), rest = item >> place_bits;
     if (item >= total) continue;
-    const int row = rest / quads * m, at = pad<T>((item & ((1 << place_bits) - 1)) * P), j0 = rest % quads * kBaseOutputs;
+    const int row = rest / quads * m, at = pad<T>((item & ((1 << place_bits) - 1)) * P),
+              j0 = rest % quads * kBaseOutputs;
     SO_UNROLL
     for (int o = 0; o < kBaseOutputs; ++o)
       SO_UNROLL
@@ -90,8 +96,10 @@ SO_DEVICE void combine_base(const void* base, int m, int block_rows, const Tile<
   const u32* table = static_cast<const u32*>(base);
   tile.put(shared, v);
   __syncthreads();
-  if (tile.k >= 2) combine_in_shared<sizeof(compute_t<T>) == 8 ? 2 : 4, T>(table, m, block_rows / m, tile.k, shared);
-  else combine_in_shared<1, T>(table, m, block_rows / m, tile.k, shared);
+  if (tile.k >= 2)
+    combine_in_shared<sizeof(compute_t<T>) == 8 ? 2 : 4, T>(table, m, block_rows / m, tile.k, shared);
+  else
+    combine_in_shared<1, T>(table, m, block_rows / m, tile.k, shared);
   __syncthreads();
   Tile<T, K>(tile.k).get(shared, v);
 }

@@ -1,5 +1,6 @@
-// Rotation and quantisation in one pass: the rotated values stay in registers while their groups' magnitudes are found, so the input is read once and
-// only codes and scales are written.  The rotation is the one of hadamard_rows, so its values are the same bits.
+// Rotation and quantisation in one pass: the rotated values stay in registers while their groups' magnitudes are
+// found, so the input is read once and only codes and scales are written. The rotation is the one of hadamard_rows,
+// so its values are the same bits.
 #pragma once
 
 #include "spectralops/formats.h"
@@ -9,18 +10,18 @@ namespace spectralops {
 namespace hadamard {
 
 struct Quantise {
-  Rows rows;           // y unused; rows of 2^k numbered through all of x; block_rows * 2^k is a multiple of group
+  Rows rows;  // y unused; rows of 2^k numbered through all of x; block_rows * 2^k is a multiple of group
   void* q;
   void* scales;
   int group;
-  int team_bits;       // >= 0: a group is 2^team_bits neighbouring lanes of one vector each; -1: groups meet in shared memory
-  int whole_vectors;   // a vector of x never holds two groups, and q takes whole vectors
+  int team_bits;      // >= 0: a group is 2^team_bits neighbouring lanes of one vector each; -1: groups meet in shared
+                      // memory
+  int whole_vectors;  // a vector of x never holds two groups, and q takes whole vectors
   int round_rotation;
 };
 
 // Codes of N neighbouring elements, at element `at` of the output.
-template <typename Q, int N>
-SO_DEVICE void store_codes(void* q, i64 at, const u8 (&code)[N]) {
+template <typename Q, int N> SO_DEVICE void store_codes(void* q, i64 at, const u8 (&code)[N]) {
   constexpr int bytes = Q::packed ? N / 2 : N;
   Pack<u8, bytes> pack;
   SO_UNROLL
@@ -28,7 +29,7 @@ SO_DEVICE void store_codes(void* q, i64 at, const u8 (&code)[N]) {
   *reinterpret_cast<Pack<u8, bytes>*>(static_cast<u8*>(q) + (Q::packed ? at / 2 : at)) = pack;
 }
 
-// A group lies in one vector of each lane of a team: shuffles find its magnitude and nothing goes through shared memory.
+// A group is one vector of each lane of a team: shuffles find its magnitude, without shared memory.
 template <int Format, typename T, int K>
 SO_DEVICE void quantise_teams(const Quantise& p, const Tile<T, K>& tile, i64 first_row, const float (&v)[kValues]) {
   using Q = Quantiser<Format>;
@@ -57,7 +58,8 @@ SO_DEVICE void quantise_teams(const Quantise& p, const Tile<T, K>& tile, i64 fir
   }
 }
 
-// Whole vectors, any number of vectors a group: magnitudes meet in shared memory by a maximum of integers, which no order changes.
+// Whole vectors, any number of vectors a group: magnitudes meet in shared memory by a maximum of integers, which no
+// order changes.
 template <int Format, typename T, int K>
 SO_DEVICE void find_magnitudes(const Quantise& p, const Tile<T, K>& tile, u32* amax, const float (&v)[kValues]) {
   using Q = Quantiser<Format>;
@@ -84,7 +86,8 @@ SO_DEVICE void find_magnitudes(const Quantise& p, const Tile<T, K>& tile, u32* a
 }
 
 template <int Format, typename T, int K>
-SO_DEVICE void quantise_vectors(const Quantise& p, const Tile<T, K>& tile, i64 first_row, const u32* amax, const float (&v)[kValues]) {
+SO_DEVICE void quantise_vectors(const Quantise& p, const Tile<T, K>& tile, i64 first_row, const u32* amax,
+                                const float (&v)[kValues]) {
   using Q = Quantiser<Format>;
   constexpr int N = Tile<T, K>::vector;
   SO_UNROLL
@@ -108,14 +111,17 @@ SO_DEVICE void quantise_each(const Quantise& p, const Tile<T, K>& tile, i64 firs
   const int size = p.rows.block_rows << tile.k, elements = left < size ? int(left) : size;
   tile.put(shared, v);
   __syncthreads();
-  for (int i = int(threadIdx.x); i < elements; i += int(blockDim.x)) atomicMax(amax + i / p.group, Q::magnitude(shared[pad<T>(i)]));
+  for (int i = int(threadIdx.x); i < elements; i += int(blockDim.x))
+    atomicMax(amax + i / p.group, Q::magnitude(shared[pad<T>(i)]));
   __syncthreads();
   constexpr int codes = Q::packed ? 2 : 1;  // of a byte; blocks start, and dim ends, on an even element
   for (int i = int(threadIdx.x) * codes; i < elements; i += int(blockDim.x) * codes) {
     const u8 low = Q::of(amax[i / p.group]).code(shared[pad<T>(i)]);
     u8* q = static_cast<u8*>(p.q);
-    if (Q::packed) q[(start + i) / 2] = u8(low | (Q::of(amax[(i + 1) / p.group]).code(shared[pad<T>(i + 1)]) << 4));
-    else q[start + i] = low;
+    if (Q::packed)
+      q[(start + i) / 2] = u8(low | (Q::of(amax[(i + 1) / p.group]).code(shared[pad<T>(i + 1)]) << 4));
+    else
+      q[start + i] = low;
   }
 }
 
@@ -141,7 +147,8 @@ SO_DEVICE void quantise_shared(const Quantise& p, const Tile<T, K>& tile, i64 fi
 }  // namespace hadamard
 
 template <typename T, int Format, bool Base>
-SO_KERNEL((hadamard::threads_of<T, -1>::value), 1) hadamard_quantize_rows(const hadamard::Quantise p) {
+SO_KERNEL((hadamard::threads_of<T, -1>::value), 1)
+hadamard_quantize_rows(const hadamard::Quantise p) {
   float* shared = dynamic_shared<float>();
   u32* amax = reinterpret_cast<u32*>(shared + hadamard::pad<T>(int(blockDim.x) * hadamard::kValues));
   float v[hadamard::kValues];
@@ -153,8 +160,10 @@ SO_KERNEL((hadamard::threads_of<T, -1>::value), 1) hadamard_quantize_rows(const 
       SO_UNROLL
       for (int r = 0; r < hadamard::kValues; ++r) v[r] = widen(narrow<T>(v[r]));
     }
-    if (p.team_bits >= 0) hadamard::quantise_teams<Format>(p, tile, row, v);
-    else hadamard::quantise_shared<Format>(p, tile, row, shared, amax, v);
+    if (p.team_bits >= 0)
+      hadamard::quantise_teams<Format>(p, tile, row, v);
+    else
+      hadamard::quantise_shared<Format>(p, tile, row, shared, amax, v);
     if (Base) return;  // as in hadamard_rows
   }
 }

@@ -1,7 +1,8 @@
 // Hadamard kernels on whole rows: transform, subsampled transform, and the parts that the quantising kernel shares.
 //
-// One outer slice of x is `parts` consecutive rows of 2^k elements (parts = n / 2^k: 1, the base size, or what later passes combine).  A block takes
-// `block_rows` consecutive rows, numbered through all outer slices; blocks stride over them so that any number fits the grid.
+// One outer slice of x is `parts` consecutive rows of 2^k elements (parts = n / 2^k: 1, the base size, or what later
+// passes combine). A block takes `block_rows` consecutive rows, numbered through all outer slices; blocks stride over
+// them so that any number fits the grid.
 #pragma once
 
 #include "spectralops/hadamard_base.h"
@@ -15,24 +16,21 @@ struct Rows {
   void* y;
   const void* signs_in;
   const void* signs_out;
-  const void* base;    // packed H_m, or null: rows are combined m at a time when set
-  const i64* gather;   // subsampled transform: the rows of H to keep
-  i64 gathered;        // how many
+  const void* base;   // packed H_m, or null: rows are combined m at a time when set
+  const i64* gather;  // subsampled transform: the rows of H to keep
+  i64 gathered;       // how many
   i64 rows, parts, x_stride;
-  i64 sign_period;     // sign rows of 2^k elements before they repeat
+  i64 sign_period;  // sign rows of 2^k elements before they repeat
   double scale;
   int k, block_rows, base_size;
-  int order_in, order_out, order_bits;  // order_out: applied at the store when order_bits == k, else folded into the gather at the load
-  int sign_by_part;    // sign rows follow the row number inside its outer slice, not the running number
+  // order_out is applied at the store while order_bits <= k, else folded into the gather at the load.
+  int order_in, order_out, order_bits;
+  int sign_by_part;  // sign rows follow the row number inside its outer slice, not the running number
   int vector_in, vector_out;  // 16-byte accesses fit: alignment, whole vectors, natural order
 };
 
-SO_HOST_DEVICE i64 modulo(i64 a, i64 b) {
-  return u64(a | b) <= 0xffffffffu ? i64(u32(a) % u32(b)) : a % b;
-}
-SO_HOST_DEVICE i64 quotient(i64 a, i64 b) {
-  return u64(a | b) <= 0xffffffffu ? i64(u32(a) / u32(b)) : a / b;
-}
+SO_HOST_DEVICE i64 modulo(i64 a, i64 b) { return u64(a | b) <= 0xffffffffu ? i64(u32(a) % u32(b)) : a % b; }
+SO_HOST_DEVICE i64 quotient(i64 a, i64 b) { return u64(a | b) <= 0xffffffffu ? i64(u32(a) / u32(b)) : a / b; }
 
 // A product that no compiler contracts into a later addition: the kernels must agree bit for bit.
 SO_DEVICE float times(float a, float b) {
@@ -82,16 +80,19 @@ SO_DEVICE Place place(const Rows& p, const Chunk& c, int local) {
   at.part = steps - slices * parts;
   at.x = at.outer * p.x_stride + (i64(at.part) << p.k);
   i64 sign = p.sign_by_part ? i64(at.part) : c.sign + local;
-  if (p.sign_period < 0x40000000) sign = u32(sign) % u32(p.sign_period);
-  else if (sign >= p.sign_period) sign -= p.sign_period;
+  if (p.sign_period < 0x40000000)
+    sign = u32(sign) % u32(p.sign_period);
+  else if (sign >= p.sign_period)
+    sign -= p.sign_period;
   at.sign = sign << p.k;
   return at;
 }
-SO_DEVICE bool inside(const Rows& p, i64 first_row, int local) { return local < p.block_rows && first_row + local < p.rows; }
+SO_DEVICE bool inside(const Rows& p, i64 first_row, int local) {
+  return local < p.block_rows && first_row + local < p.rows;
+}
 
 // N contiguous numbers as 16-byte accesses.
-template <typename C, int N>
-SO_DEVICE void read_vector(const C* from, C (&out)[N]) {
+template <typename C, int N> SO_DEVICE void read_vector(const C* from, C (&out)[N]) {
   constexpr int width = 16 / int(sizeof(C)) < N ? 16 / int(sizeof(C)) : N;
   SO_UNROLL
   for (int i = 0; i < N; i += width) {
@@ -102,8 +103,7 @@ SO_DEVICE void read_vector(const C* from, C (&out)[N]) {
 }
 
 // Element `element` of a block, wherever it lies: short rows, ragged or unaligned data, or a reordered input.
-template <typename T>
-SO_DEVICE compute_t<T> load_one(const Rows& p, const Chunk& chunk, int element) {
+template <typename T> SO_DEVICE compute_t<T> load_one(const Rows& p, const Chunk& chunk, int element) {
   using C = compute_t<T>;
   const int local = element >> p.k;
   i64 at = element & ((1 << p.k) - 1);
@@ -111,7 +111,8 @@ SO_DEVICE compute_t<T> load_one(const Rows& p, const Chunk& chunk, int element) 
   Place from = place(p, chunk, local);
   if (p.order_bits) {  // the place depends on the index in the whole outer slice
     const u32 index = u32((i64(from.part) << p.k) | at);
-    at = position_of(p.order_bits == p.k ? index : adjoint_of(index, p.order_out, p.order_bits), p.order_in, p.order_bits);
+    at = position_of(p.order_bits == p.k ? index : adjoint_of(index, p.order_out, p.order_bits), p.order_in,
+                     p.order_bits);
     from.x = from.outer * p.x_stride;
     from.sign -= i64(from.part) << p.k;
   }
@@ -120,14 +121,16 @@ SO_DEVICE compute_t<T> load_one(const Rows& p, const Chunk& chunk, int element) 
 }
 
 template <typename T, int K>
-SO_DEVICE void load(const Rows& p, const Tile<T, K>& tile, i64 first_row, compute_t<T>* shared, compute_t<T> (&v)[kValues]) {
+SO_DEVICE void load(const Rows& p, const Tile<T, K>& tile, i64 first_row, compute_t<T>* shared,
+                    compute_t<T> (&v)[kValues]) {
   using C = compute_t<T>;
   constexpr int N = Tile<T, K>::vector, slots = Tile<T, K>::slots;
   const Chunk chunk = chunk_of(p, first_row);
   const int mask = (1 << tile.k) - 1;
   if (!p.vector_in) {  // one element a thread at a time, neighbours together, through shared memory
     __syncthreads();   // the block's previous rows have left it
-    for (int i = int(threadIdx.x); i < int(blockDim.x) * kValues; i += int(blockDim.x)) shared[pad<T>(i)] = load_one<T>(p, chunk, i);
+    for (int i = int(threadIdx.x); i < int(blockDim.x) * kValues; i += int(blockDim.x))
+      shared[pad<T>(i)] = load_one<T>(p, chunk, i);
     __syncthreads();
     tile.get(shared, v);
     return;
@@ -138,7 +141,8 @@ SO_DEVICE void load(const Rows& p, const Tile<T, K>& tile, i64 first_row, comput
     const int element = tile.element(slot), local = element >> tile.k;
     packs[slot] = Pack<T, N>{};
     if (inside(p, first_row, local))
-      packs[slot] = *reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(p.x) + place(p, chunk, local).x + (element & mask));
+      packs[slot] = *reinterpret_cast<const Pack<T, N>*>(static_cast<const T*>(p.x) + place(p, chunk, local).x +
+                                                         (element & mask));
   }
   SO_UNROLL
   for (int r = 0; r < kValues; ++r) v[r] = C(widen(packs[r / N].v[r % N]));
@@ -156,7 +160,8 @@ SO_DEVICE void load(const Rows& p, const Tile<T, K>& tile, i64 first_row, comput
 
 // Outputs one by one, in any order, through shared memory.
 template <typename Out, typename T, int K>
-SO_DEVICE void store_each(const Rows& p, const Tile<T, K>& tile, i64 first_row, compute_t<T>* shared, const compute_t<T> (&v)[kValues]) {
+SO_DEVICE void store_each(const Rows& p, const Tile<T, K>& tile, i64 first_row, compute_t<T>* shared,
+                          const compute_t<T> (&v)[kValues]) {
   using C = compute_t<T>;
   const int mask = (1 << tile.k) - 1, order = p.order_bits <= tile.k ? p.order_out : 0;
   const Chunk chunk = chunk_of(p, first_row);
@@ -173,7 +178,8 @@ SO_DEVICE void store_each(const Rows& p, const Tile<T, K>& tile, i64 first_row, 
 }
 
 template <typename Out, typename T, int K>
-SO_DEVICE void store(const Rows& p, const Tile<T, K>& tile, i64 first_row, compute_t<T>* shared, compute_t<T> (&v)[kValues]) {
+SO_DEVICE void store(const Rows& p, const Tile<T, K>& tile, i64 first_row, compute_t<T>* shared,
+                     compute_t<T> (&v)[kValues]) {
   using C = compute_t<T>;
   constexpr int N = Tile<T, K>::vector, width = 16 / int(sizeof(Out)) < N ? 16 / int(sizeof(Out)) : N;
   if (!p.vector_out) {
@@ -191,7 +197,8 @@ SO_DEVICE void store(const Rows& p, const Tile<T, K>& tile, i64 first_row, compu
     for (int e = 0; e < N; ++e) part[e] = v[slot * N + e];
     if (p.signs_out) {
       C sign[N];
-      read_vector(static_cast<const C*>(p.signs_out) + place(p, chunk, local).sign + (element & ((1 << tile.k) - 1)), sign);
+      read_vector(static_cast<const C*>(p.signs_out) + place(p, chunk, local).sign + (element & ((1 << tile.k) - 1)),
+                  sign);
       SO_UNROLL
       for (int e = 0; e < N; ++e) part[e] = times(part[e], sign[e]);
     }
@@ -206,7 +213,8 @@ SO_DEVICE void store(const Rows& p, const Tile<T, K>& tile, i64 first_row, compu
   }
 }
 
-// Load, transform, base factor, scale: the rotated values of a block's rows in the edge layout, as every kernel below uses them.
+// Load, transform, base factor, scale: the rotated values of a block's rows in the edge layout, as every kernel below
+// uses them.
 template <bool Base, typename T, int K>
 SO_DEVICE void rotate(const Rows& p, i64 first_row, compute_t<T>* shared, compute_t<T> (&v)[kValues]) {
   load(p, Tile<T, K>(p.k), first_row, shared, v);
@@ -216,17 +224,21 @@ SO_DEVICE void rotate(const Rows& p, i64 first_row, compute_t<T>* shared, comput
   for (int r = 0; r < kValues; ++r) v[r] = times(v[r], scale_as<compute_t<T>>(p.scale));
 }
 
-// Most threads of a block and fewest blocks of a multiprocessor, and with them the registers of a thread: 64 to 72 where k is a constant,
-// 128 where it is not, 255 for 8-byte values.
+// Most threads of a block and fewest blocks of a multiprocessor, and with them the registers of a thread: 64 to 72
+// where k is a constant, 128 where it is not, 255 for 8-byte values.
 template <typename T, int K> struct threads_of {
-  static constexpr int value = K > kWarpTileBits ? 1 << (K - kValueBits) : K >= 0 ? 128 : sizeof(compute_t<T>) == 8 ? 256 : 512;
+  static constexpr int value = K > kWarpTileBits           ? 1 << (K - kValueBits)
+                               : K >= 0                    ? 128
+                               : sizeof(compute_t<T>) == 8 ? 256
+                                                           : 512;
   static constexpr int blocks = K > kWarpTileBits ? 1024 / value : K >= 0 ? 7 : 1;
 };
 
 }  // namespace hadamard
 
 template <typename T, typename Out, int K, bool Base>
-SO_KERNEL((hadamard::threads_of<T, K>::value), (hadamard::threads_of<T, K>::blocks)) hadamard_rows(const hadamard::Rows p) {
+SO_KERNEL((hadamard::threads_of<T, K>::value), (hadamard::threads_of<T, K>::blocks))
+hadamard_rows(const hadamard::Rows p) {
   using C = compute_t<T>;
   C* shared = dynamic_shared<C>();
   C v[hadamard::kValues];
@@ -238,9 +250,11 @@ SO_KERNEL((hadamard::threads_of<T, K>::value), (hadamard::threads_of<T, K>::bloc
   }
 }
 
-// y (outer, gathered) = the chosen rows of the transform, one or more outer slices (of 2^k, or base_size 2^k, elements) a block.
+// y (outer, gathered) = the chosen rows of the transform, one or more outer slices (of 2^k, or base_size 2^k,
+// elements) a block.
 template <typename T, bool Base>
-SO_KERNEL((hadamard::threads_of<T, -1>::value), 1) hadamard_gathered(const hadamard::Rows p) {
+SO_KERNEL((hadamard::threads_of<T, -1>::value), 1)
+hadamard_gathered(const hadamard::Rows p) {
   using C = compute_t<T>;
   C* shared = dynamic_shared<C>();
   C v[hadamard::kValues];
@@ -262,8 +276,7 @@ SO_KERNEL((hadamard::threads_of<T, -1>::value), 1) hadamard_gathered(const hadam
 }
 
 // The same choice from transforms that lie in memory: x (outer, n) in the compute type, parts = n.
-template <typename T>
-SO_KERNEL(256, 1) hadamard_pick(const hadamard::Rows p) {
+template <typename T> SO_KERNEL(256, 1) hadamard_pick(const hadamard::Rows p) {
   const i64 count = p.rows * p.gathered, step = i64(gridDim.x) * blockDim.x;
   for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
     const i64 outer = hadamard::quotient(i, p.gathered), j = i - outer * p.gathered;
