@@ -227,21 +227,13 @@ void block_pass(int bits, const In& in, const Out& out, i64 count) {
 template <typename S, typename U, typename C>
 void leaf(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, int bits) {
   constexpr int most = kLaneBits<C> + kRadixBits;
-  const int block = bits < most ? bits : most;
-  const i64 width = i64(1) << block, rows = i64(1) << (bits - block);
-  const bool plain = rows == 1 ? !out.signs.at : out.direct();
+  if (bits <= most) return to_output<true>(out, [&](const auto& to) { block_pass<C>(bits, in, to, 1); });
+  const i64 width = i64(1) << most, rows = i64(1) << (bits - most);
   const Scratch<C> own{scratch, width};
-  if (!in.signs.at) {
-    if (rows == 1 && plain)
-      return to_output<true>(out, [&](const auto& to) { block_pass<C>(block, in, to, 1); });
-    block_pass<C>(block, in, own, rows);
-  } else {
-    stage_in(in, own, 1, width * rows);
-    block_pass<C>(block, own, own, rows);
-  }
+  block_pass<C>(most, in, own, rows);
   const Sink<U, C> folded = out.folded(width);
-  if (plain && out.direct()) return all_passes<C>(own, folded, own, Base{}, bits - block, width);
-  if (rows > 1) all_passes<C>(own, own, own, Base{}, bits - block, width);
+  if (out.direct()) return all_passes<C>(own, folded, own, Base{}, bits - most, width);
+  all_passes<C>(own, own, own, Base{}, bits - most, width);
   stage_out(own, folded, rows, width);
 }
 

@@ -107,7 +107,7 @@ template <typename C>
 struct Factors {
   const C* at = nullptr;
   i64 row = 0;
-  bool along = false;
+  bool along = false;  // at is set, and its offsets are those of the elements
   const int* table = nullptr;
 
   SO_SIMD_MEMBER vec<C> get(i64 r, i64 column, int count) const {
@@ -141,7 +141,7 @@ struct Scratch {
 
 constexpr i64 kAheadBytes = 8 * 1024;
 
-// The caller's input, times signs.
+// The caller's input, times signs: get takes those that run along with the elements, and leaves others to stage_in.
 template <typename S, typename C>
 struct Source {
   const S* data;
@@ -151,7 +151,8 @@ struct Source {
   // The next pages are asked for early: a butterfly's burst of loads is too short for the hardware to run ahead.
   SO_SIMD_MEMBER vec<C> get(i64 offset) const {
     __builtin_prefetch(data + offset + kAheadBytes / i64(sizeof(S)));
-    return load<C>(data + offset);
+    const vec<C> v = load<C>(data + offset);
+    return signs.along ? v * load<C>(signs.at + offset) : v;
   }
   SO_SIMD_MEMBER Source moved(i64 elements, i64 positions) const {
     return {data + elements, stride, signs.moved(positions)};
@@ -189,7 +190,8 @@ SO_SIMD void end_of_stream() {
 #endif
 }
 
-// The caller's output: times scale, times signs, rounded once.  put leaves the signs out.
+// The caller's output: times scale, times signs, rounded once.  put takes the signs that run along with the elements, and
+// leaves others to stage_out.
 template <typename S, typename C>
 struct Sink {
   S* data;
@@ -201,8 +203,14 @@ struct Sink {
   static constexpr bool kLine = lanes<C> * sizeof(S) == 64;  // one vector is one line
 
   // Can a pass that leaps from row to row write here?
-  SO_SIMD_MEMBER bool direct() const { return !signs.at && (kLine || !streams); }
-  SO_SIMD_MEMBER void put(i64 offset, vec<C> v) const { store(data + offset, v * splat<C>(scale)); }
+  SO_SIMD_MEMBER bool direct() const {
+    return (!signs.at || signs.along) && (kLine || !streams);
+  }
+  SO_SIMD_MEMBER vec<C> finished(i64 offset, vec<C> v) const {
+    v = v * splat<C>(scale);
+    return signs.along ? v * load<C>(signs.at + offset) : v;
+  }
+  SO_SIMD_MEMBER void put(i64 offset, vec<C> v) const { store(data + offset, finished(offset, v)); }
   SO_SIMD_MEMBER void put_first(i64 offset, vec<C> v, int count) const {
     store_partial(data + offset, v * splat<C>(scale), count);
   }
@@ -221,19 +229,15 @@ struct Sink {
 };
 
 template <typename S, typename C>
-struct Streamed {
-  S* data;
-  i64 stride;
-  C scale;
-
-  SO_SIMD_MEMBER void put(i64 offset, vec<C> v) const { stream<S, C>(data + offset, v * splat<C>(scale)); }
+struct Streamed : Sink<S, C> {
+  SO_SIMD_MEMBER void put(i64 offset, vec<C> v) const { stream<S, C>(this->data + offset, this->finished(offset, v)); }
 };
 
 // pass(out), through the caches or past them.
 template <bool Possible, typename S, typename C, typename Pass>
 SO_SIMD void to_output(const Sink<S, C>& out, const Pass& pass) {
   if constexpr (Possible && kVectorBytes > 16) {
-    if (out.streams) return pass(Streamed<S, C>{out.data, out.stride, out.scale});
+    if (out.streams) return pass(Streamed<S, C>{out});
   }
   pass(out);
 }
