@@ -15,7 +15,7 @@ constexpr int kColumns = 32;         // columns of a block that exchanges (one w
 constexpr int kColumnThreads = 128;  // threads where every thread owns a column
 constexpr int kBaseThreads = 256;    // threads of the base factor: 8 warps share the outputs of 32 columns
 // Threads of a block that exchanges: few enough for 128 registers each, 255 for 8-byte values.
-template <typename T> constexpr int strided_threads() { return sizeof(compute_t<T>) == 8 ? 256 : 512; }
+template <typename T> constexpr SO_HOST_DEVICE int strided_threads() { return sizeof(compute_t<T>) == 8 ? 256 : 512; }
 
 struct Strided {
   const void* x;
