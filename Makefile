@@ -8,6 +8,8 @@ TORCH ?= torch==2.13.0
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt
 TORCH_IS_NEW := import sys, torch; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9))
+SITES := import site; print(*site.getsitepackages(), sep="\n")
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 EXTRAS := import sys; from importlib.metadata import requires; \
   extra = lambda r: r.split("extra == ")[-1].strip("\"\x27 )"); \
   print(*[r.split(";")[0] for r in requires("spectralops") if extra(r) in sys.argv[1:]], sep="\n")
@@ -19,7 +21,8 @@ SOURCES := $(shell find csrc CMakeLists.txt setup.py pyproject.toml -type f -not
 demo: $(VENV)/demo.stamp
 	$(PY) -m spectralops.demo
 
-test: $(VENV)/test.stamp
+# The tests of replace and of the demo run on the real packages too.
+test: $(VENV)/test.stamp $(VENV)/demo.stamp
 	$(PY) -m pytest -q -m "not gpu"
 
 wheel: $(VENV)/build.stamp
@@ -32,10 +35,11 @@ wheel: $(VENV)/build.stamp
 clean:
 	rm -rf build dist $(VENV) python/*.egg-info python/spectralops/*.so .pytest_cache
 
-# The virtual environment, with torch.
+# The virtual environment, with torch; where python3 is itself of a virtual environment, its packages by a path file.
 $(VENV)/torch.stamp:
 	@if $(PYTHON) -c '$(TORCH_IS_NEW)' 2>/dev/null; then \
 	  echo "using the torch of $(PYTHON)"; $(PYTHON) -m venv --system-site-packages $(VENV); \
+	  $(PY) -c 'import torch' 2>/dev/null || $(PYTHON) -c '$(SITES)' >"$$($(PY) -c '$(SITE)')/outer.pth"; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && echo "installing torch" && \
 	  { $(PY) -m pip install --quiet --disable-pip-version-check "$(TORCH)" numpy || \
@@ -65,6 +69,6 @@ $(VENV)/test.stamp: $(VENV)/package.stamp
 $(VENV)/demo.stamp: $(VENV)/package.stamp
 	@$(PY) -c '$(EXTRAS)' demo >$(VENV)/demo.txt
 	$(PIP) --requirement $(VENV)/demo.txt
-	$(PIP) --no-deps rational-activations compressed-tensors
 	$(PIP) scipy transformers pydantic loguru psutil
+	$(PIP) --no-deps rational-activations compressed-tensors
 	@touch $@
