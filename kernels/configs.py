@@ -68,13 +68,14 @@ HADAMARD_ROWS = {
 class Strided(NamedTuple):
     bits: int  # butterflies along a strided axis: at most 2^bits points a pass
     tile: int  # log2 of the elements of a program
+    loose: int  # the same where its columns do not divide the contiguous length: an address each
     warps: int
 
 
 # The strided kernel, by bytes of the arithmetic type.
 HADAMARD_STRIDED = {
-    4: (Strided(3, 11, 4), Strided(5, 12, 4), Strided(7, 13, 8)),
-    8: (Strided(3, 10, 4), Strided(5, 11, 4), Strided(7, 12, 8)),
+    4: (Strided(3, 11, 10, 4), Strided(5, 12, 11, 4), Strided(7, 13, 12, 8)),
+    8: (Strided(3, 10, 9, 4), Strided(5, 11, 10, 4), Strided(7, 12, 11, 8)),
 }
 
 

@@ -295,10 +295,11 @@ class _Pass:
         row = next(r for r in table if bits <= r.bits)
         b_count = self.inner << done
         count = self.outer * self.n * self.inner >> bits
-        log2_c = row.tile - bits
+        aligned = b_count % (1 << (row.tile - bits)) == 0
+        log2_c = (row.tile if aligned else row.loose) - bits
         launch(common["p_x"], strided_kernel, (cdiv(count, 1 << log2_c),), warps=row.warps, count=count,
                a_count=count // (self.outer * b_count), b_count=b_count, inner=self.inner, BITS=bits, LOG2_N=self.log2,
-               LOG2_C=log2_c, EXCHANGE=exchange_bit(common["p_x"]), ALIGNED=b_count % (1 << log2_c) == 0,
+               LOG2_C=log2_c, EXCHANGE=exchange_bit(common["p_x"]), ALIGNED=aligned,
                **common, **orders)  # fmt: skip
 
     def base_matrix(self, bits: int, done: int, common: dict, orders: dict) -> None:

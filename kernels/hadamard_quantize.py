@@ -197,12 +197,7 @@ def supports_hadamard_quantize(
         return False, f"triton's hadamard_quantize takes float16, bfloat16 and float32, got {x.dtype}"
     if format in _FP4 and group % 2:
         return False, f"triton's hadamard_quantize packs two codes of a group to a byte, got groups of {group}"
-    return supports_hadamard(_blocks(x, block), signs, None, base, scale, 0, 0)
-
-
-def _blocks(x, block: int):
-    """(rows, dim) as (rows * blocks, block, 1): a view, if x is contiguous."""
-    return x.reshape(-1, block, 1)
+    return supports_hadamard(x[:, :block].unsqueeze(-1), signs, None, base, scale, 0, 0)
 
 
 def _fused_unit(block: int, group: int, base) -> int | None:
@@ -261,11 +256,12 @@ def hadamard_quantize(x, signs, base, scale: float, block: int, group: int, form
 
 
 def _rotate(x, signs, base, scale: float, block: int, dtype):
-    """The rotated rows, contiguous.  Block j of a row uses signs row j % sign_blocks, so rows of
-    x must hold whole cycles of signs.
+    """The rotated rows, contiguous; rows that are not contiguous are copied first.
+
+    Block j of a row uses signs row j % sign_blocks, so a row of x must hold whole cycles of the signs.
     """
     rows, dim = x.shape
     per_row = dim // block
     if signs is not None and per_row % signs.shape[0]:
         signs = signs.repeat(cdiv(per_row, signs.shape[0]), 1)[:per_row].contiguous()
-    return transform(_blocks(x, block), signs, None, base, scale, 0, 0, dtype).view(rows, dim)
+    return transform(x.reshape(-1, block, 1), signs, None, base, scale, 0, 0, dtype).view(rows, dim)

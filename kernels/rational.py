@@ -453,7 +453,8 @@ def _gradient(kernel, name: str, inputs: dict, outputs, extra: dict, num, den, v
            groups=groups, chunks=chunks, steps=steps, SIGN0=sign_at_zero, VECTOR=tile.vector,
            **pointers, **strides, **sizes, **constants)  # fmt: skip
     launch(x, reduce_kernel, (groups * terms,), warps=4, p_partial=partial, p_dnum=dnum, p_dden=dden,
-           groups=groups, count=chunks * slots, NUM=constants["NUM"], DEN=constants["DEN"], BLOCK=configs.RATIONAL_REDUCE_BLOCK)  # fmt: skip
+           groups=groups, count=chunks * slots, NUM=constants["NUM"], DEN=constants["DEN"],
+           BLOCK=configs.RATIONAL_REDUCE_BLOCK)  # fmt: skip
     return (*results.values(), dnum, dden)
 
 

@@ -1,7 +1,8 @@
 """Runs Triton kernels in Triton's interpreter, one case after the other, for test_triton_interpret.py.
 
-A separate process, because the interpreter reads and writes through raw pointers: a kernel that leaves its bounds may take the process
-with it.  `python interpret_worker.py NAME...` prints "BEGIN name" and then "OK name" or "FAIL name" with the traceback in JSON.
+A separate process, because the interpreter reads and writes through raw pointers: a kernel that leaves its
+bounds may take the process with it.  `python interpret_worker.py NAME...` prints "BEGIN name" and then "OK name"
+or "FAIL name" with the traceback in JSON.
 """
 
 import json
@@ -80,7 +81,7 @@ def check_rational(shape, groups, degrees, version, dtype, layout="contiguous", 
         return t[:, 1 : 1 + dim] if layout == "strided" else t[:, :dim].contiguous()
 
     results = []
-    for _ in range(draws):  # a coefficient's gradient is a few numbers: several draws, or the reference may just be lucky
+    for _ in range(draws):  # a coefficient's gradient is a few numbers: with one draw the reference may be lucky
         x, grad, ggx = data(), data(), data()
         num = torch.randn(gn, degrees[0] + 1, dtype=compute)
         den = torch.randn(gd, degrees[1] + (version == 2), dtype=compute)
@@ -148,7 +149,7 @@ def rational_layouts(layout):
 
 @case()
 def rational_many_programs():
-    """The second stage over several chunks and column blocks, and its order: the same bits for any number of chunks' data."""
+    """The second stage over several chunks and column blocks."""
     import torch
 
     from spectralops.kernels import configs
@@ -263,7 +264,7 @@ def check_hadamard(outer, n, inner, dtype, signs=(0, 0), orders=(0, 0), scale=0.
         assert torch.equal(y, plain(matrix, torch.int64).to(dtype))
 
 
-@case((1, "float32"), (2, "float32"), (64, "float16"), (64, "bfloat16"), (256, "float64"), (1024, "float32"), (4096, "float16"))
+@case(*((n, "float32") for n in (1, 2, 1024)), (64, "float16"), (64, "bfloat16"), (256, "float64"), (4096, "float16"))
 def hadamard_rows(n, dtype):
     import torch
 
@@ -304,12 +305,12 @@ def hadamard_integers(dtype):
 
 @case()
 def hadamard_passes():
-    """Several passes, forced on small sizes: x is read with its stride and signs once, scale and signs are applied once."""
+    """Several passes, forced on small sizes: x's stride, signs and scale are applied once."""
     import torch
 
     from spectralops.kernels import configs, hadamard
 
-    rows, strided = (configs.Rows(4, 4, 1),), (configs.Strided(2, 5, 1), configs.Strided(3, 6, 1))
+    rows, strided = (configs.Rows(4, 4, 1),), (configs.Strided(2, 5, 5, 1), configs.Strided(3, 6, 6, 1))
     configs.HADAMARD_ROWS, configs.HADAMARD_STRIDED = {4: rows, 8: rows}, {4: strided, 8: strided}
     assert [k for k, _ in hadamard.plan_passes(9, 1, 12, 4)] == ["rows", "strided", "strided", "base_matrix"]
     check_hadamard(2, 1 << 9, 1, torch.float32, signs=(2, 2), pad=5)
@@ -348,7 +349,10 @@ def srht(n, dtype):
     exact = 2 * ((x.double() * signs.double()) @ matrix.T)[:, rows]
     plain = 2 * ((x.to(signs.dtype) * signs) @ matrix.T.to(signs.dtype))[:, rows]
     assert y.dtype == dtype and y.shape == (3, 37)
-    testing.assert_within(y, plain.to(dtype), exact) if dtype.is_floating_point else torch.testing.assert_close(y, plain)
+    if dtype.is_floating_point:
+        testing.assert_within(y, plain.to(dtype), exact)
+    else:
+        assert torch.equal(y, plain.to(dtype))
 
 
 # ---- rotate and quantise ---------------------------------------------------------------------------------------------

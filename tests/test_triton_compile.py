@@ -1,8 +1,9 @@
 """Every Triton kernel, for every row of its launch table, compiled for GPUs that are not here.
 
-The launches are recorded from the host functions, so what is compiled is what would be launched.  Checked: nothing spills, shared
-memory fits, 16-byte loads where rows allow them, no atomics anywhere, IEEE division in the quantiser.  By default every row is compiled
-for sm_90 and one storage type for the other targets; SPECTRALOPS_COMPILE_ALL=1 compiles everything for every target.
+The launches are recorded from the host functions, so what is compiled is what would be launched.  Checked:
+nothing spills, shared memory fits, 16-byte loads where rows allow them, no atomics anywhere, IEEE division in
+the quantiser.  By default every row is compiled for sm_90 and one storage type for the other targets;
+SPECTRALOPS_COMPILE_ALL=1 compiles everything for every target.
 """
 
 import os
@@ -89,7 +90,8 @@ def plans():
         found[f"rational {kernel} {kind} {size}"] = (rational_launches(kernel, kind, OF_SIZE[size]), wide, size == 2)
     for version in (1, 2, 3):
         for kernel in ("forward", "backward", "double_backward"):
-            found[f"rational {kernel} version {version}"] = (rational_launches(kernel, "wide", FLOAT, version), True, False)
+            call = rational_launches(kernel, "wide", FLOAT, version)
+            found[f"rational {kernel} version {version}"] = (call, True, False)
     for degrees in ((3, 2), (7, 6), (16, 16)):
         call = rational_launches("double_backward", "wide", BF16, 0, degrees)
         found[f"rational double_backward {degrees[0]}/{degrees[1]}"] = (call, False, False)
@@ -116,7 +118,8 @@ def plans():
         found[f"quantize rows of 2^{row.log2}"] = (quantize_launches(BF16, n, n, n, 0), True, True)
         found[f"quantize 2^{row.log2} in groups"] = (quantize_launches(FLOAT, n, n, 32, index % 4), True, False)
     for format in range(4):
-        found[f"quantize blocks of 128, format {format}"] = (quantize_launches(BF16, 4096, 128, 32, format), True, False)
+        call = quantize_launches(BF16, 4096, 128, 32, format)
+        found[f"quantize blocks of 128, format {format}"] = (call, True, False)
     found["quantize long"] = (quantize_launches(BF16, 1 << 16, 1 << 16, 1 << 16, 3), True, False)
     found["srht 2^10"] = (srht_launches(BF16, 1 << 10), True, False)
     found["srht 2^14"] = (srht_launches(FLOAT, 1 << 14), True, True)

@@ -7,15 +7,25 @@ import sys
 from pathlib import Path
 
 import interpret_worker
+import numpy
 import pytest
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
+
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9)
+    and tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 4),
+    reason="the interpreter of this Triton cannot loop under NumPy 2.4 and later",
+)
 
 WORKER = Path(interpret_worker.__file__)
 
 
 def run_worker(names):
-    """name -> None where it passed, else the text to show.  A worker that dies is started again after the case that killed it."""
+    """name -> None where it passed, else the text to show.
+
+    A worker that dies is started again after the case that killed it.
+    """
     results, left = {}, list(names)
     environment = dict(os.environ, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
     while left:
