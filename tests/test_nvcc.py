@@ -30,7 +30,7 @@ BUDGET = {
     "rational_total_kernel": (32, 32),
     "hadamard_rows": (128, 255),
     "hadamard_columns": (168, 200),
-    "hadamard_strided": (64, 255),
+    "hadamard_strided": (128, 255),
     "hadamard_strided_base": (64, 64),
     "hadamard_quantize_rows": (128, 128),
     "hadamard_gathered": (128, 255),
