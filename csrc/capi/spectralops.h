@@ -121,10 +121,10 @@ SPECTRALOPS_API int spectralops_hadamard(const void* x, int64_t x_stride, void* 
  *   fp8_e4m3  scale = amax / 448  (float),               q = e4m3fn(clamp(r / scale, -448, 448))        1 byte
  *   mxfp4     scale = 2^clamp(floor(log2 amax) - 2, -127, 127)  (e8m0, 1 byte), q = e2m1(r / scale) saturating   two a byte, low nibble first
  *   nvfp4     scale = e4m3fn(clamp(amax / 6, 2^-9, 448)) (1 byte),              q = e2m1(r / scale) saturating   two a byte, low nibble first
- * All rounding is to nearest, ties to even; division is IEEE division.  A group whose amax is 0 has scale 1 (mxfp4: 2^-127; nvfp4: 2^-9) and q = 0.
+ * All rounding is to nearest, ties to even; division is IEEE division.  An int8 or fp8 scale that underflows to 0 is 1.  A group whose amax is 0 has scale 1 (mxfp4: 2^-127; nvfp4: 2^-9) and q = 0.
  * A NaN or Inf in a group gives scale NaN (mxfp4: byte 255; nvfp4: 0x7f) and q = 0.
  * round_rotation != 0 rounds r to the data type first.  dtype F32, F16 or BF16.
- * scales: (rows, dim / group).  group need not divide block nor block group; */
+ * scales: (rows, dim / group).  group need not divide block nor block group. */
 SPECTRALOPS_API int64_t spectralops_hadamard_quantize_workspace(int64_t rows, int64_t dim, int64_t block, int32_t base_size,
                                                                 int32_t dtype, int32_t device, int32_t threads);
 SPECTRALOPS_API int spectralops_hadamard_quantize(const void* x, int64_t x_stride, void* q, void* scales, const void* signs,

@@ -113,7 +113,7 @@ def quantize(r: Tensor, group: int, format: str) -> tuple[Tensor, Tensor]:
         scale = torch.where(zero, 2.0**-127, torch.ldexp(torch.ones_like(amax), (exponent - 2).clamp(-127, 127)))
     else:
         scale = (amax / 6).nan_to_num(0).clamp(2.0**-9, 448.0).to(torch.float8_e4m3fn).float()
-    scaled = torch.where(bad, 0.0, v / scale)
+    scaled = torch.where(bad | zero, 0.0, v / scale)  # not -0
     scale = torch.where(bad, math.nan, scale).squeeze(-1)
     if format == "int8":
         return scaled.round().clamp(-127, 127).to(torch.int8).view(rows, dim), scale
