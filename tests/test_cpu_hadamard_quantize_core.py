@@ -1,4 +1,4 @@
-"""hadamard_quantize of the CPU core, called through the C interface: the bits of rotating in float and then quantising."""
+"""hadamard_quantize of the CPU core, through the C interface: the bits of rotating in float and then quantising."""
 
 import re
 
@@ -42,7 +42,8 @@ def quantised(r, group, format):
         v = np.where(dead, 0, groups).astype(np.float64) * 2.0 ** -exponent[..., None]
         scales = np.where(bad, 255, np.where(zero, 0, exponent + 127)).astype(np.uint8)
     else:
-        scale = torch.from_numpy(np.clip(amax / np.float32(6), np.float32(2**-9), np.float32(448))).to(torch.float8_e4m3fn)
+        sixth = np.clip(amax / np.float32(6), np.float32(2**-9), np.float32(448))
+        scale = torch.from_numpy(sixth).to(torch.float8_e4m3fn)
         v = np.where(dead, 0, groups) / scale.float().numpy()[..., None]
         scales = np.where(bad, 0x7F, np.where(zero, 1, scale.view(torch.uint8).numpy())).astype(np.uint8)
     codes = np.where(dead, 0, e2m1(v)).reshape(r.shape)
@@ -94,7 +95,13 @@ def test_bits(rows, dim, block, group, dtype, format):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(
     ("rows", "dim", "block", "group"),
-    [(1, 2**18, 2**18, 2**18), (2, 2**18, 2**18, 64), (2, 2**18, 64, 2**18), (2, 2**17, 128, 2**16), (1, 2**17, 2**15, 32)],
+    [
+        (1, 2**18, 2**18, 2**18),
+        (2, 2**18, 2**18, 64),
+        (2, 2**18, 64, 2**18),
+        (2, 2**17, 128, 2**16),
+        (1, 2**17, 2**15, 32),
+    ],
 )
 def test_units_beyond_a_cache(rows, dim, block, group, format):
     isas = cpu.capabilities("hadamard")[-1:]
@@ -134,7 +141,8 @@ def test_bad_groups(value, format):
     good = {"mxfp4": 255, "nvfp4": 0x7F}.get(format)
     assert (scales[spoilt].isnan() if good is None else scales[spoilt] == good).all()
     assert (codes.reshape(3, 8, -1)[spoilt] == 0).all()
-    assert torch.equal(quantize(torch.where(x.isfinite(), x, 0), 64, 32, format, scale=0.125)[1][~spoilt], scales[~spoilt])
+    mended = quantize(torch.where(x.isfinite(), x, 0), 64, 32, format, scale=0.125)
+    assert torch.equal(mended[1][~spoilt], scales[~spoilt])
     assert clean[0].unique().numel() > 8
 
 

@@ -4,9 +4,9 @@
 
 namespace {
 
-using spectralops::Where;
 using spectralops::fail;
 using spectralops::i64;
+using spectralops::Where;
 
 constexpr int kMaxBase = 256;
 constexpr i64 kMaxSize = i64(1) << 30;  // positions are counted in 32 bits
@@ -19,11 +19,12 @@ int check_where(const char* entry, int device, int threads) {
 
 // n = base_size 2^k.
 int check_size(const char* entry, const char* name, i64 n, int base_size) {
-  SO_REQUIRE(base_size >= 1 && base_size <= kMaxBase, "%s: base_size must be 1 to %d, got %d", entry, kMaxBase, base_size);
+  SO_REQUIRE(base_size >= 1 && base_size <= kMaxBase, "%s: base_size must be 1 to %d, got %d", entry, kMaxBase,
+             base_size);
   SO_REQUIRE(n >= 1 && n <= kMaxSize, "%s: %s must be 1 to 2^30, got %lld", entry, name, n);
   const i64 rest = n / base_size;
-  SO_REQUIRE(n % base_size == 0 && (rest & (rest - 1)) == 0, "%s: %s %lld is not base_size %d times a power of two", entry,
-             name, n, base_size);
+  SO_REQUIRE(n % base_size == 0 && (rest & (rest - 1)) == 0, "%s: %s %lld is not base_size %d times a power of two",
+             entry, name, n, base_size);
   return SPECTRALOPS_OK;
 }
 
@@ -38,8 +39,9 @@ int check_dtype(const char* entry, int dtype, bool quantized) {
                "%s: dtype must be 0 (float32), 2 (float16) or 3 (bfloat16), got %d", entry, dtype);
   } else {
     SO_REQUIRE(dtype >= SPECTRALOPS_F32 && dtype <= SPECTRALOPS_I64,
-               "%s: dtype must be 0 (float32), 1 (float64), 2 (float16), 3 (bfloat16), 4 (int32) or 5 (int64), got %d", entry,
-               dtype);
+               "%s: dtype must be 0 (float32), 1 (float64), 2 (float16), 3 (bfloat16), 4 (int32) or 5 (int64), "
+               "got %d",
+               entry, dtype);
   }
   return SPECTRALOPS_OK;
 }
@@ -47,7 +49,8 @@ int check_dtype(const char* entry, int dtype, bool quantized) {
 int check_scale(const char* entry, double scale, int dtype) {
   if (dtype != SPECTRALOPS_I32 && dtype != SPECTRALOPS_I64) return SPECTRALOPS_OK;
   const bool fits = scale >= -0x1p53 && scale <= 0x1p53;
-  SO_REQUIRE(fits && double(i64(scale)) == scale, "%s: scale must be an integer for integer data, got %g", entry, scale);
+  SO_REQUIRE(fits && double(i64(scale)) == scale, "%s: scale must be an integer for integer data, got %g", entry,
+             scale);
   return SPECTRALOPS_OK;
 }
 
@@ -76,7 +79,8 @@ int check_hadamard(const char* entry, i64 outer, i64 n, i64 inner, int base_size
   return check_dtype(entry, dtype, false);
 }
 
-int check_quantize(const char* entry, i64 rows, i64 dim, i64 block, int base_size, int dtype, int device, int threads) {
+int check_quantize(const char* entry, i64 rows, i64 dim, i64 block, int base_size, int dtype, int device,
+                   int threads) {
   if (const int status = check_where(entry, device, threads)) return status;
   SO_REQUIRE(rows >= 0, "%s: rows must not be negative, got %lld", entry, rows);
   SO_REQUIRE(dim >= 0, "%s: dim must not be negative, got %lld", entry, dim);
@@ -97,14 +101,15 @@ extern "C" {
 int64_t spectralops_hadamard_workspace(int64_t outer, int64_t n, int64_t inner, int32_t base_size, int32_t dtype,
                                        int32_t device, int32_t threads) {
   if (check_hadamard("hadamard_workspace", outer, n, inner, base_size, dtype, device, threads)) return 0;
-  if (device == SPECTRALOPS_CPU) return spectralops::cpu::hadamard_workspace(outer, n, inner, base_size, dtype, threads);
+  if (device == SPECTRALOPS_CPU)
+    return spectralops::cpu::hadamard_workspace(outer, n, inner, base_size, dtype, threads);
   return spectralops::cuda::hadamard_workspace(outer, n, inner, base_size, dtype, device);
 }
 
 int spectralops_hadamard(const void* x, int64_t x_stride, void* y, const void* signs_in, const void* signs_out,
-                         int64_t sign_blocks, const void* base, int64_t outer, int64_t n, int64_t inner, int32_t base_size,
-                         double scale, int32_t order_in, int32_t order_out, void* workspace, int64_t workspace_bytes,
-                         int32_t dtype, int32_t device, int32_t threads, void* stream) {
+                         int64_t sign_blocks, const void* base, int64_t outer, int64_t n, int64_t inner,
+                         int32_t base_size, double scale, int32_t order_in, int32_t order_out, void* workspace,
+                         int64_t workspace_bytes, int32_t dtype, int32_t device, int32_t threads, void* stream) {
   const char* entry = "hadamard";
   if (const int status = check_hadamard(entry, outer, n, inner, base_size, dtype, device, threads)) return status;
   if (const int status = check_base(entry, base, base_size)) return status;
@@ -115,20 +120,23 @@ int spectralops_hadamard(const void* x, int64_t x_stride, void* y, const void* s
   if (const int status = check_order(entry, "order_in", order_in)) return status;
   if (const int status = check_order(entry, "order_out", order_out)) return status;
   SO_REQUIRE(base_size == 1 || (order_in == 0 && order_out == 0),
-             "%s: order_in %d, order_out %d: another order than 0 (natural) needs a power of two, base_size is %d", entry,
-             order_in, order_out, base_size);
+             "%s: order_in %d, order_out %d: another order than 0 (natural) needs a power of "
+             "two, base_size is %d",
+             entry, order_in, order_out, base_size);
   const bool empty = outer == 0 || inner == 0;
   SO_REQUIRE(x || empty, "%s: x is NULL", entry);
   SO_REQUIRE(y || empty, "%s: y is NULL", entry);
   if (device == SPECTRALOPS_CPU)
-    return spectralops::cpu::hadamard(x, x_stride, y, signs_in, signs_out, sign_blocks, base, outer, n, inner, base_size,
-                                      scale, order_in, order_out, workspace, workspace_bytes, dtype, threads);
-  return spectralops::cuda::hadamard(x, x_stride, y, signs_in, signs_out, sign_blocks, base, outer, n, inner, base_size,
-                                     scale, order_in, order_out, workspace, workspace_bytes, dtype, Where{device, stream});
+    return spectralops::cpu::hadamard(x, x_stride, y, signs_in, signs_out, sign_blocks, base, outer, n, inner,
+                                      base_size, scale, order_in, order_out, workspace, workspace_bytes, dtype,
+                                      threads);
+  return spectralops::cuda::hadamard(x, x_stride, y, signs_in, signs_out, sign_blocks, base, outer, n, inner,
+                                     base_size, scale, order_in, order_out, workspace, workspace_bytes, dtype,
+                                     Where{device, stream});
 }
 
-int64_t spectralops_hadamard_quantize_workspace(int64_t rows, int64_t dim, int64_t block, int32_t base_size, int32_t dtype,
-                                                int32_t device, int32_t threads) {
+int64_t spectralops_hadamard_quantize_workspace(int64_t rows, int64_t dim, int64_t block, int32_t base_size,
+                                                int32_t dtype, int32_t device, int32_t threads) {
   if (check_quantize("hadamard_quantize_workspace", rows, dim, block, base_size, dtype, device, threads)) return 0;
   if (device == SPECTRALOPS_CPU)
     return spectralops::cpu::hadamard_quantize_workspace(rows, dim, block, base_size, dtype, threads);
@@ -137,9 +145,9 @@ int64_t spectralops_hadamard_quantize_workspace(int64_t rows, int64_t dim, int64
 
 int spectralops_hadamard_quantize(const void* x, int64_t x_stride, void* q, void* scales, const void* signs,
                                   int64_t sign_blocks, const void* base, int64_t rows, int64_t dim, int64_t block,
-                                  int64_t group, int32_t base_size, double scale, int32_t format, int32_t round_rotation,
-                                  void* workspace, int64_t workspace_bytes, int32_t dtype, int32_t device, int32_t threads,
-                                  void* stream) {
+                                  int64_t group, int32_t base_size, double scale, int32_t format,
+                                  int32_t round_rotation, void* workspace, int64_t workspace_bytes, int32_t dtype,
+                                  int32_t device, int32_t threads, void* stream) {
   const char* entry = "hadamard_quantize";
   if (const int status = check_quantize(entry, rows, dim, block, base_size, dtype, device, threads)) return status;
   if (const int status = check_base(entry, base, base_size)) return status;
@@ -157,12 +165,12 @@ int spectralops_hadamard_quantize(const void* x, int64_t x_stride, void* q, void
   SO_REQUIRE(q || empty, "%s: q is NULL", entry);
   SO_REQUIRE(scales || empty, "%s: scales is NULL", entry);
   if (device == SPECTRALOPS_CPU)
-    return spectralops::cpu::hadamard_quantize(x, x_stride, q, scales, signs, sign_blocks, base, rows, dim, block, group,
-                                               base_size, scale, format, round_rotation, workspace, workspace_bytes, dtype,
-                                               threads);
-  return spectralops::cuda::hadamard_quantize(x, x_stride, q, scales, signs, sign_blocks, base, rows, dim, block, group,
-                                              base_size, scale, format, round_rotation, workspace, workspace_bytes, dtype,
-                                              Where{device, stream});
+    return spectralops::cpu::hadamard_quantize(x, x_stride, q, scales, signs, sign_blocks, base, rows, dim, block,
+                                               group, base_size, scale, format, round_rotation, workspace,
+                                               workspace_bytes, dtype, threads);
+  return spectralops::cuda::hadamard_quantize(x, x_stride, q, scales, signs, sign_blocks, base, rows, dim, block,
+                                              group, base_size, scale, format, round_rotation, workspace,
+                                              workspace_bytes, dtype, Where{device, stream});
 }
 
 int64_t spectralops_srht_workspace(int64_t outer, int64_t n, int32_t base_size, int32_t dtype, int32_t device,

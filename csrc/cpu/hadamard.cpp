@@ -13,9 +13,7 @@ i64 compute_bytes(int dtype) { return dtype == SPECTRALOPS_F64 || dtype == SPECT
 bool is_16_bit(int dtype) { return dtype == SPECTRALOPS_F16 || dtype == SPECTRALOPS_BF16; }
 
 // Threads beyond one for each kTaskBytes cost more than they bring.
-int useful_threads(int threads, i64 bytes) {
-  return clamp_threads(threads, (bytes + kTaskBytes - 1) / kTaskBytes);
-}
+int useful_threads(int threads, i64 bytes) { return clamp_threads(threads, (bytes + kTaskBytes - 1) / kTaskBytes); }
 
 struct Index {
   u8 of[256 * 64];
@@ -85,8 +83,8 @@ i64 hadamard_quantize_workspace(i64 rows, i64 dim, i64 block, int, int, int thre
 }
 
 int hadamard_quantize(const void* x, i64 x_stride, void* q, void* scales, const void* signs, i64 sign_blocks,
-                      const void* base, i64 rows, i64 dim, i64 block, i64 group, int base_size, double scale, int format,
-                      int round_rotation, void* workspace, i64 workspace_bytes, int dtype, int threads) {
+                      const void* base, i64 rows, i64 dim, i64 block, i64 group, int base_size, double scale,
+                      int format, int round_rotation, void* workspace, i64 workspace_bytes, int dtype, int threads) {
   if (rows == 0 || dim == 0) return SPECTRALOPS_OK;
   const i64 needed = hadamard_quantize_workspace(rows, dim, block, base_size, dtype, threads);
   if (const int status = require(workspace_bytes, needed)) return status;

@@ -16,8 +16,8 @@ int hadamard(const void* x, i64 x_stride, void* y, const void* signs_in, const v
 
 i64 hadamard_quantize_workspace(i64 rows, i64 dim, i64 block, int base_size, int dtype, int threads);
 int hadamard_quantize(const void* x, i64 x_stride, void* q, void* scales, const void* signs, i64 sign_blocks,
-                      const void* base, i64 rows, i64 dim, i64 block, i64 group, int base_size, double scale, int format,
-                      int round_rotation, void* workspace, i64 workspace_bytes, int dtype, int threads);
+                      const void* base, i64 rows, i64 dim, i64 block, i64 group, int base_size, double scale,
+                      int format, int round_rotation, void* workspace, i64 workspace_bytes, int dtype, int threads);
 
 i64 srht_workspace(i64 outer, i64 n, int base_size, int dtype, int threads);
 int srht(const void* x, i64 x_stride, const void* signs, const void* rows, void* y, const void* base, i64 outer, i64 n,

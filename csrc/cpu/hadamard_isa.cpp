@@ -15,8 +15,16 @@ Rows<T, U> rows_of(const HadamardJob& job, void* y) {
   C scale;
   if constexpr (same_type<C, u32>::value || same_type<C, u64>::value) scale = C(i64(job.scale));
   else scale = C(job.scale);
-  return {static_cast<const T*>(job.x), job.x_stride, job.outer, static_cast<U*>(y), static_cast<const C*>(job.signs_in),
-          static_cast<const C*>(job.signs_out), job.sign_blocks, 0, scale, false};
+  return {static_cast<const T*>(job.x),
+          job.x_stride,
+          job.outer,
+          static_cast<U*>(y),
+          static_cast<const C*>(job.signs_in),
+          static_cast<const C*>(job.signs_out),
+          job.sign_blocks,
+          0,
+          scale,
+          false};
 }
 
 template <typename T>

@@ -10,16 +10,17 @@ namespace spectralops {
 namespace cpu {
 namespace SO_CPU_ISA {
 
-// H_m as combinations: its columns go four by four, the 16 signed sums of four inputs are formed once, and an output costs
-// m / 4 additions instead of m.  index[j * groups + g] says which of the 16 output j takes: bit i is set where the sign of
-// input 4 g + i is minus.
+// H_m as combinations: its columns go four by four, the 16 signed sums of four inputs are formed once, and an output
+// costs m / 4 additions instead of m.  index[j * groups + g] says which of the 16 output j takes: bit i is set where
+// the sign of input 4 g + i is minus.
 struct Base {
   int m = 1;
   int groups = 0;
   const u8* index = nullptr;
 };
 
-constexpr i64 kNearBytes = 16 * 1024;  // what a chain of passes keeps in a first-level cache, next to its input and output
+// What a chain of passes keeps in a first-level cache, next to its input and output.
+constexpr i64 kNearBytes = 16 * 1024;
 
 // ---- into and out of scratch, where a pass cannot do it itself: signs, rows of broken vectors, 16 bits ----
 template <typename S, typename C>
@@ -120,14 +121,17 @@ SO_SIMD void base_rows(const Scratch<C>& in, const Out& out, const Base& base, i
 }
 
 template <typename C, typename Out>
-__attribute__((noinline)) void base_pass(const Scratch<C>& in, const Out& out, const Base& base, i64 low, i64 columns) {
+__attribute__((noinline)) void base_pass(const Scratch<C>& in, const Out& out, const Base& base, i64 low,
+                                         i64 columns) {
   for (i64 row = 0; row < low; ++row)
     for (i64 c = 0; c < columns; c += lanes<C>) base_rows<C>(in, out, base, row, low, c);
 }
 
-// H_m (x) H_{2^bits} along the rows, in as many passes as the registers ask for, through scratch (which may be `in`, or `out`).
+// H_m (x) H_{2^bits} along the rows, in as many passes as the registers ask for, through scratch (which may be `in`,
+// or `out`).
 template <typename C, typename Out>
-void all_passes(const Scratch<C>& in, const Out& out, const Scratch<C>& scratch, const Base& base, int bits, i64 columns) {
+void all_passes(const Scratch<C>& in, const Out& out, const Scratch<C>& scratch, const Base& base, int bits,
+                i64 columns) {
   const i64 rows = i64(base.m) << bits;
   const bool based = base.m > 1;
   Scratch<C> from = in;
@@ -162,10 +166,11 @@ SO_SIMD i64 scratch_stride(i64 columns) {
   return ((columns + line - 1) / line | 1) * line;
 }
 
-// The same between the caller's memory, a strip of columns at a time, so that later passes find their rows in a cache.  scratch: rows
-// of a strip.
+// The same between the caller's memory, a strip of columns at a time, so that later passes find their rows in a
+// cache.  scratch: rows of a strip.
 template <typename S, typename U, typename C>
-void strips(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, const Base& base, int bits, i64 columns, i64 strip) {
+void strips(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, const Base& base, int bits, i64 columns,
+            i64 strip) {
   const i64 rows = i64(base.m) << bits;
   const Scratch<C> own{scratch, scratch_stride<C>(strip)};
   for (i64 c = 0; c < columns; c += strip) {
@@ -188,8 +193,8 @@ void strips(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, const Bas
   }
 }
 
-// A width of strip for `rows` rows: near `bytes` in all, but not so narrow that a row's share of it is a line or two, which
-// costs more (pages, memory rows, no fetching ahead) than leaving the near cache.
+// A width of strip for `rows` rows: near `bytes` in all, but not so narrow that a row's share of it is a line or two,
+// which costs more (pages, memory rows, no fetching ahead) than leaving the near cache.
 template <typename C>
 i64 strip_width(i64 rows, i64 columns, i64 bytes) {
   constexpr i64 least = 256 / sizeof(C);

@@ -54,30 +54,31 @@ struct QuantizeJob {
 SO_CPU_DECLARE(void hadamard_run(const HadamardJob&, int dtype); void srht_run(const SrhtJob&, int dtype);
                void hadamard_quantize_run(const QuantizeJob&, int dtype);)
 
-constexpr i64 kSliceBytes = 256 * 1024;      // the largest row one thread transforms whole, in its second-level cache
-constexpr i64 kSharedBytes = 64 * 1024;      // from here on, a few rows are shared by all threads
-constexpr i64 kOwnBytes = 8 * 1024 * 1024;   // up to here, many rows are not
-constexpr i64 kLeafBytes = 16 * 1024;        // contiguous pieces of rows, in a first-level cache
-constexpr i64 kSegmentBytes = 128 * 1024;    // and of long rows, in a second-level one
-constexpr i64 kTileBytes = 256 * 1024;       // strips of columns of long rows
-constexpr int kTileBits = 13;                // of the row index at a time
-constexpr i64 kTileColumns = 256;            // whole lines enough for the hardware to fetch ahead
+constexpr i64 kSliceBytes = 256 * 1024;  // the largest row one thread transforms whole, in its second-level cache
+constexpr i64 kSharedBytes = 64 * 1024;  // from here on, a few rows are shared by all threads
+constexpr i64 kOwnBytes = 8 * 1024 * 1024;  // up to here, many rows are not
+constexpr i64 kLeafBytes = 16 * 1024;  // contiguous pieces of rows, in a first-level cache
+constexpr i64 kSegmentBytes = 128 * 1024;  // and of long rows, in a second-level one
+constexpr i64 kTileBytes = 256 * 1024;  // strips of columns of long rows
+constexpr int kTileBits = 13;  // of the row index at a time
+constexpr i64 kTileColumns = 256;  // whole lines enough for the hardware to fetch ahead
 constexpr i64 kStreamBytes = 16 * 1024 * 1024;  // an output that no cache near the core can hold
-constexpr i64 kStackBytes = 64 * 1024;       // scratch up to this size needs no workspace
-constexpr i64 kTaskBytes = 64 * 1024;        // what one thread takes at a time
+constexpr i64 kStackBytes = 64 * 1024;  // scratch up to this size needs no workspace
+constexpr i64 kTaskBytes = 64 * 1024;  // what one thread takes at a time
 
 SO_PLAN i64 round_up_64(i64 bytes) { return (bytes + 63) / 64 * 64; }
 SO_PLAN i64 larger(i64 a, i64 b) { return a > b ? a : b; }
 SO_PLAN i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
 
-// Bytes one thread needs for rows of (n, inner): `bytes` is the size of the compute type.  The result of a row, for what reads
-// it in another order, comes first.
+// Bytes one thread needs for rows of (n, inner): `bytes` is the size of the compute type.  The result of a row, for
+// what reads it in another order, comes first.
 SO_PLAN i64 row_result_bytes(i64 n, i64 inner, i64 bytes) { return round_up_64(n * inner * bytes); }
 SO_PLAN i64 row_scratch_bytes(i64 n, i64 inner, i64 bytes) {
-  const i64 contiguous = n * bytes + (n * bytes / 1024 + 1) * 64;          // a row and its padding
-  const i64 packed = 32 * 1024 + n * 384;                                  // strips; see side_by_side, too
-  const i64 apart = inner > 1 && inner < 8 ? n * inner * bytes : 0;        // a small inner axis taken apart
-  return row_result_bytes(n, inner, bytes) + round_up_64(larger(contiguous + apart, inner > 1 || n <= 4096 ? packed : 0));
+  const i64 contiguous = n * bytes + (n * bytes / 1024 + 1) * 64;  // a row and its padding
+  const i64 packed = 32 * 1024 + n * 384;  // strips; see side_by_side, too
+  const i64 apart = inner > 1 && inner < 8 ? n * inner * bytes : 0;  // a small inner axis taken apart
+  return row_result_bytes(n, inner, bytes) +
+         round_up_64(larger(contiguous + apart, inner > 1 || n <= 4096 ? packed : 0));
 }
 
 // alone: a thread transforms its rows whole.  own: a thread takes its rows through memory twice.  shared: all threads
@@ -104,8 +105,8 @@ SO_PLAN int segment_bits(int m, int bits, i64 inner, i64 bytes) {
   return low < most ? low : most;
 }
 
-// Scratch of a thread.  If not alone: a segment, or a tile of kTileBytes (or rows of least width, see strip_width) and a number for
-// each of its columns.
+// Scratch of a thread.  If not alone: a segment, or a tile of kTileBytes (or rows of least width, see strip_width)
+// and a number for each of its columns.
 SO_PLAN i64 slot_bytes(Rowwise how, i64 n, i64 inner, i64 bytes) {
   if (how == Rowwise::alone && inner >= 8)  // strips
     return row_result_bytes(n, inner, bytes) + round_up_64(2 * kLeafBytes + n * 384);
@@ -115,8 +116,8 @@ SO_PLAN i64 slot_bytes(Rowwise how, i64 n, i64 inner, i64 bytes) {
   return larger(segment, 2 * kTileBytes + smaller(n, i64(1) << kTileBits) * 384 + kTileColumns * 4);
 }
 
-// A whole row in the compute type before its last pass, where the output cannot hold it (16 bits) or takes it in another
-// order.
+// A whole row in the compute type before its last pass, where the output cannot hold it (16 bits) or takes it in
+// another order.
 SO_PLAN i64 intermediate_bytes(Rowwise how, bool in_place, i64 n, i64 inner, i64 bytes) {
   return how == Rowwise::alone || in_place ? 0 : row_result_bytes(n, inner, bytes);
 }
@@ -124,11 +125,13 @@ SO_PLAN i64 intermediate_bytes(Rowwise how, bool in_place, i64 n, i64 inner, i64
 // ---- quantisation ----
 // A unit is what whole blocks and whole groups both divide.
 constexpr i64 kQuantizeAlone = 256 * 1024;  // bytes of a unit one thread takes
-constexpr i64 kQuantizeNear = 16 * 1024;    // and of the units it takes at a time
+constexpr i64 kQuantizeNear = 16 * 1024;  // and of the units it takes at a time
 
 SO_PLAN bool quantize_alone(i64 unit, i64 block) { return larger(unit, block) * 4 <= kQuantizeAlone; }
 SO_PLAN i64 quantize_unit_bytes(i64 dim) { return smaller(kQuantizeAlone, round_up_64(dim * 4)); }
-SO_PLAN i64 quantize_slot_bytes(i64 dim, i64 block) { return quantize_unit_bytes(dim) + row_scratch_bytes(block, 1, 4); }
+SO_PLAN i64 quantize_slot_bytes(i64 dim, i64 block) {
+  return quantize_unit_bytes(dim) + row_scratch_bytes(block, 1, 4);
+}
 
 }  // namespace cpu
 }  // namespace spectralops

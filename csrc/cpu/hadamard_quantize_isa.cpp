@@ -1,7 +1,8 @@
 // hadamard_quantize for one instruction set: rotate into scratch, then the quantiser of formats.h, vectorised.
 #include "cpu/hadamard_shared.h"
 
-// The quantiser's functions must not leave this object under a name that the other instruction sets share (capability.h).
+// The quantiser's functions must not leave this object under a name that the other instruction sets share
+// (capability.h).
 #undef SO_HOST_DEVICE
 #define SO_HOST_DEVICE inline __attribute__((always_inline))
 #include "spectralops/formats.h"
@@ -22,8 +23,12 @@ SO_SIMD u32 largest_magnitude(const float* r, i64 count) {
     const I bits = (I)absolute<float>(load<float>(r + i));
     most = bits > most ? bits : most;
   }
-  u32 result = 0;
-  for (int l = 0; l < lanes<float>; ++l) result = u32(most[l]) > result ? u32(most[l]) : result;
+  const auto fold = [&most](I other) { most = other > most ? other : most; };
+  fold((I)partner<float, 0>((vec<float>)most));
+  fold((I)partner<float, 1>((vec<float>)most));
+  if constexpr (lanes<float> > 4) fold((I)partner<float, 2>((vec<float>)most));
+  if constexpr (lanes<float> > 8) fold((I)partner<float, 3>((vec<float>)most));
+  u32 result = u32(most[0]);
   for (; i < count; ++i) {
     const u32 bits = float_bits(r[i]) & 0x7fffffffu;
     result = bits > result ? bits : result;
@@ -31,24 +36,60 @@ SO_SIMD u32 largest_magnitude(const float* r, i64 count) {
   return result;
 }
 
-// Plain loops of selects and integer arithmetic, which the compiler vectorises.
+// Quantiser::code for a vector of finite values: the formulas of formats.h, with selects for branches.
 template <int Format>
-SO_SIMD void put_codes(const Quantiser<Format>& group, const float* __restrict r, u8* __restrict q, i64 count) {
+SO_SIMD vec_u32 codes_of(vec<float> v) {
+  if constexpr (Format == SPECTRALOPS_INT8) {
+    v = v < splat(-127.0f) ? splat(-127.0f) : v;
+    v = v > splat(127.0f) ? splat(127.0f) : v;
+    return (vec_u32)(v + splat(0x1.8p23f)) - 0x4b400000u;
+  } else {
+    constexpr bool wide = Format == SPECTRALOPS_FP8_E4M3;
+    constexpr int drop = wide ? 20 : 22, sign_at = wide ? 24 : 28;
+    constexpr float adder = wide ? 0x1p14f : 0x1p22f;  // rounds what lies below the least normal code
+    constexpr u32 least = wide ? 0x3c800000u : 0x3f800000u, bias = wide ? 0x3c000000u : 0x3f000000u;
+    constexpr u32 half = (1u << (drop - 1)) - 1u, most = wide ? 0x7eu : 7u;
+    const vec_u32 bits = (vec_u32)v, magnitude = bits & 0x7fffffffu;
+    const vec_u32 small = (vec_u32)((vec<float>)magnitude + splat(adder)) - (wide ? 0x46800000u : 0x4a800000u);
+    const vec_u32 large = (magnitude - bias + half + ((magnitude >> drop) & 1u)) >> drop;
+    vec_u32 code = magnitude < least ? small : large;
+    code = code < most ? code : (code & 0u) | most;
+    return code | ((bits >> sign_at) & (wide ? 0x80u : 8u));
+  }
+}
+
+template <int Format>
+SO_SIMD void put_codes(const Quantiser<Format>& group, const float* r, u8* q, i64 count) {
+  constexpr bool packed = Quantiser<Format>::packed;
   if (group.dead) {
-    __builtin_memset(q, 0, u64(Quantiser<Format>::packed ? count / 2 : count));
+    __builtin_memset(q, 0, u64(packed ? count / 2 : count));
     return;
   }
-  const Quantiser<Format> g = group;
-  if constexpr (!Quantiser<Format>::packed) {
-    for (i64 i = 0; i < count; ++i) q[i] = g.code(r[i]);
-  } else {
-    for (i64 i = 0; i < count; i += 2) q[i / 2] = u8(g.code(r[i]) | g.code(r[i + 1]) << 4);
+  constexpr int L = lanes<float>;
+  const vec<float> scale = splat(group.scale);
+  i64 i = 0;
+  for (; i + L <= count; i += L) {
+    const vec<float> v = load<float>(r + i);
+    const vec_u32 codes = codes_of<Format>(Quantiser<Format>::power_of_two ? v * scale : v / scale);
+    if constexpr (packed) {  // two codes to each 64-bit lane, low nibble first
+      using V = typename sized_vector<u64, L / 2>::type;
+      const auto bytes = __builtin_convertvector((V)codes | (V)codes >> 28, typename sized_vector<u8, L / 2>::type);
+      __builtin_memcpy(q + i / 2, &bytes, sizeof bytes);
+    } else {
+      const auto bytes = __builtin_convertvector(codes, typename sized_vector<u8, L>::type);
+      __builtin_memcpy(q + i, &bytes, sizeof bytes);
+    }
+  }
+  for (; i < count; i += packed ? 2 : 1) {
+    if constexpr (packed) q[i / 2] = u8(group.code(r[i]) | group.code(r[i + 1]) << 4);
+    else q[i] = group.code(r[i]);
   }
 }
 
 // Groups of r, codes at q, scales from `first_scale`.
 template <int Format>
-__attribute__((noinline)) void quantize_groups(const float* r, i64 groups, i64 group, u8* q, void* scales, i64 first_scale) {
+__attribute__((noinline)) void quantize_groups(const float* r, i64 groups, i64 group, u8* q, void* scales,
+                                               i64 first_scale) {
   for (i64 g = 0; g < groups; ++g) {
     const Quantiser<Format> quantiser = Quantiser<Format>::of(largest_magnitude(r + g * group, group));
     quantiser.store_scale(scales, first_scale + g);
@@ -89,7 +130,8 @@ void quantize(const QuantizeJob& job) {
   u8* const aligned = static_cast<u8*>(j.workspace) + (-reinterpret_cast<u64>(j.workspace) & 63u);
   const auto rows_at = [&](i64 row, i64 first_block, i64 count, float* y) -> Rows<T, float> {
     const T* x = static_cast<const T*>(j.x) + row * job.x_stride + first_block * block;
-    return {x, block, count, y, static_cast<const float*>(j.signs_in), nullptr, j.sign_blocks, first_block, float(j.scale), false};
+    return {x,           block,          count, y, static_cast<const float*>(j.signs_in), nullptr, j.sign_blocks,
+            first_block, float(j.scale), false};
   };
   const auto finish = [&](float* r, i64 row, i64 first, i64 count) {  // whole groups, from element `first` of the row
     if (job.round_rotation) round_to<T>(r, count);

@@ -13,8 +13,9 @@ SO_SIMD Base base_of(const HadamardAxis& axis) {
 }
 
 // ---- orders ----
-// Dyadic position i holds natural row rev(i), sequency position i row rev(gray(i)).  Both matrices are symmetric over GF(2), so
-// H P_in^T = (rows P_in of H): an ordered input, too, is a matter of which row of the natural transform an output takes.
+// Dyadic position i holds natural row rev(i), sequency position i row rev(gray(i)).  Both matrices are symmetric over
+// GF(2), so H P_in^T = (rows P_in of H): an ordered input, too, is a matter of which row of the natural transform an
+// output takes.
 struct Order {
   int bits;
   int in, out;
@@ -44,8 +45,8 @@ SO_SIMD void put_fetched(const Sink<U, C>& out, i64 first, i64 count, Fetch fetc
   }
 }
 
-// Positions [first, first + count) of a row (n, inner) that lies in natural order, count a power of two that divides first.
-// out: a flat view; its factors, if any, are per position.
+// Positions [first, first + count) of a row (n, inner) that lies in natural order, count a power of two that divides
+// first. out: a flat view; its factors, if any, are per position.
 template <typename U, typename C>
 void put_ordered(const C* natural, const Sink<U, C>& out, const Order& order, i64 inner, i64 first, i64 count) {
   constexpr int kTable = 256;
@@ -196,7 +197,8 @@ void side_by_side(const Rows<T, U>& rows, const HadamardAxis& axis, compute_t<T>
 
 // Positions [first, first + count) of row r, from the row in natural order.
 template <typename T, typename U>
-void put_row(const compute_t<T>* natural, const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, i64 first, i64 count) {
+void put_row(const compute_t<T>* natural, const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, i64 first,
+             i64 count) {
   using C = compute_t<T>;
   const Order order{axis.bits, axis.order_in, axis.order_out};
   const Sink<U, C> out = rows.sink(axis.n, axis.inner, r);
@@ -213,7 +215,8 @@ void transform_rows(const Rows<T, U>& rows, const HadamardAxis& axis, compute_t<
   using C = compute_t<T>;
   const i64 n = axis.n, inner = axis.inner;
   const Order order{axis.bits, axis.order_in, axis.order_out};
-  const bool adjoin = rows.x_stride == n || rows.count == 1, plain = !rows.signs_in && !rows.signs_out && order.natural();
+  const bool adjoin = rows.x_stride == n || rows.count == 1;
+  const bool plain = !rows.signs_in && !rows.signs_out && order.natural();
   const bool narrow = inner == 1 || (inner < 8 && 2 * inner < lanes<C>);
   if (inner == 1 && axis.m == 1 && adjoin && plain && axis.bits <= kLaneBits<C> + kRadixBits) {
     const Source<T, C> in = rows.source(n, 1, 0);
@@ -231,8 +234,8 @@ void transform_rows(const Rows<T, U>& rows, const HadamardAxis& axis, compute_t<
       continue;
     }
     // Natural order first; scale and signs_out with the second reading.
-    Rows<T, C> first{rows.x + r * rows.x_stride, 0, 1, result, rows.signs_in, nullptr, rows.sign_blocks,
-                     rows.sign_first + r, C(1), false};
+    Rows<T, C> first{rows.x + r * rows.x_stride, 0,    1,    result, rows.signs_in, nullptr, rows.sign_blocks,
+                     rows.sign_first + r,        C(1), false};
     if (inner > 1 && narrow) apart(first, axis, 0, work);
     else whole_row(first.source(n, inner, 0), first.sink(n, inner, 0), axis, work);
     put_row(result, rows, axis, r, 0, n);

@@ -1,7 +1,8 @@
 // Many rows, or long ones, over several threads.  For *_isa.cpp files.
 //
-// A row that exceeds a cache, or that would leave threads idle, goes through memory twice (or more): contiguous segments
-// first, then strips of columns of the matrix whose row index is the next bits (and H_m) and whose columns are all below.
+// A row that exceeds a cache, or that would leave threads idle, goes through memory twice (or more): contiguous
+// segments first, then strips of columns of the matrix whose row index is the next bits (and H_m) and whose columns
+// are all below.
 #pragma once
 
 #include "cpu/hadamard_rows.h"
@@ -17,7 +18,9 @@ struct Slots {
   i64 bytes;
 
   template <typename C>
-  SO_SIMD_MEMBER C* of(int slot) const { return reinterpret_cast<C*>(base + slot * bytes); }
+  SO_SIMD_MEMBER C* of(int slot) const {
+    return reinterpret_cast<C*>(base + slot * bytes);
+  }
 };
 
 // One level: bits [done, done + bits) and, if base.m > 1, H_m.
@@ -28,10 +31,12 @@ struct Level {
 };
 
 template <typename S, typename U, typename C>
-void shared_level(const Source<S, C>& in, const Sink<U, C>& out, const Level& level, i64 n, i64 inner, const Slots& slots, int threads) {
+void shared_level(const Source<S, C>& in, const Sink<U, C>& out, const Level& level, i64 n, i64 inner,
+                  const Slots& slots, int threads) {
   const i64 rows = i64(level.base.m) << level.bits, columns = inner << level.done, blocks = (n >> level.done) / rows;
   i64 width = strip_width<C>(rows, columns, kTileBytes);
-  width = smaller(width, strip_width<C>(1, columns, columns * blocks / (4 * threads) * i64(sizeof(C))));  // work for all
+  // Tiles enough for all threads.
+  width = smaller(width, strip_width<C>(1, columns, columns * blocks / (4 * threads) * i64(sizeof(C))));
   width = smaller(width, kTileColumns);
   const i64 tiles = (columns + width - 1) / width;
   parallel_for(threads, blocks * tiles, [&](i64 task, int slot) {
@@ -49,15 +54,16 @@ void shared_level(const Source<S, C>& in, const Sink<U, C>& out, const Level& le
   });
 }
 
-// From natural order, a tile of 32 by 32 positions at a time where the order reverses the bits, so that both sides touch
-// whole lines.
+// From natural order, a tile of 32 by 32 positions at a time where the order reverses the bits, so that both sides
+// touch whole lines.
 template <typename T, typename U>
 void shared_order(const compute_t<T>* natural, const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, int threads) {
   using C = compute_t<T>;
   const Order order{axis.bits, axis.order_in, axis.order_out};
   if (axis.inner > 1 || !order.reverses() || axis.bits < 12) {
     const i64 piece = smaller(4096, axis.n);
-    return parallel_for(threads, axis.n / piece, [&](i64 task) { put_row(natural, rows, axis, r, task * piece, piece); });
+    return parallel_for(threads, axis.n / piece,
+                        [&](i64 task) { put_row(natural, rows, axis, r, task * piece, piece); });
   }
   const int middle_bits = axis.bits - 10;
   u32 low[32];
@@ -76,7 +82,8 @@ void shared_order(const compute_t<T>* natural, const Rows<T, U>& rows, const Had
 
 // Row r by all threads.  whole: n inner elements, needed unless y can hold the intermediate.
 template <typename T, typename U>
-void shared_row(const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, compute_t<T>* whole, const Slots& slots, int threads) {
+void shared_row(const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, compute_t<T>* whole, const Slots& slots,
+                int threads) {
   using C = compute_t<T>;
   const i64 n = axis.n, inner = axis.inner;
   const bool natural = Order{axis.bits, axis.order_in, axis.order_out}.natural();
@@ -90,8 +97,16 @@ void shared_row(const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, compute
     const i64 size = inner << done;
     const Factors<C> signs = rows.factors(rows.signs_in, n, inner, r);
     parallel_for(threads, n >> done, [&](i64 task, int slot) {
-      const Rows<T, C> part{rows.x + r * rows.x_stride + task * size, 0, 1, whole + task * size,
-                            signs.at ? signs.at + (task << done) : nullptr, nullptr, 1, 0, C(1), streams};
+      const Rows<T, C> part{rows.x + r * rows.x_stride + task * size,
+                            0,
+                            1,
+                            whole + task * size,
+                            signs.at ? signs.at + (task << done) : nullptr,
+                            nullptr,
+                            1,
+                            0,
+                            C(1),
+                            streams};
       transform_rows(part, segment, slots.of<C>(slot));
       if (streams) end_of_stream();
     });
@@ -108,7 +123,8 @@ void shared_row(const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, compute
     Sink<U, C> y = rows.sink(n, inner, r);
     y.stride = columns;
     y.signs.row = i64(1) << done;
-    if (done && static_cast<void*>(whole) == rows.y + r * n * inner) y.streams = false;  // its lines have just been read
+    // Not where its lines have just been read.
+    if (done && static_cast<void*>(whole) == rows.y + r * n * inner) y.streams = false;
     if (first && last && natural) shared_level(x, y, level, n, inner, slots, threads);
     else if (first) shared_level(x, to, level, n, inner, slots, threads);
     else if (last && natural) shared_level(from, y, level, n, inner, slots, threads);
@@ -118,8 +134,8 @@ void shared_row(const Rows<T, U>& rows, const HadamardAxis& axis, i64 r, compute
   if (!natural) shared_order(whole, rows, axis, r, threads);
 }
 
-// All rows.  memory: the intermediate of a shared row if it needs one, then the slots; where each thread has rows of its own, the
-// intermediate is part of the slot.
+// All rows.  memory: the intermediate of a shared row if it needs one, then the slots; where each thread has rows of
+// its own, the intermediate is part of the slot.
 template <typename T, typename U>
 void transform(Rows<T, U> rows, const HadamardAxis& axis, void* memory, int threads) {
   using C = compute_t<T>;
@@ -128,7 +144,8 @@ void transform(Rows<T, U> rows, const HadamardAxis& axis, void* memory, int thre
   rows.streams = rows.count * row_bytes >= kStreamBytes && row_bytes % 64 == 0 &&
                  (inner == 1 || inner * i64(sizeof(U)) % 64 == 0) && (reinterpret_cast<u64>(rows.y) & 63u) == 0;
   const Rowwise how = rowwise(rows.count, n, inner, sizeof(C), threads);
-  const i64 slot = slot_bytes(how, n, inner, sizeof(C)), whole = intermediate_bytes(how, in_place, n, inner, sizeof(C));
+  const i64 slot = slot_bytes(how, n, inner, sizeof(C)),
+            whole = intermediate_bytes(how, in_place, n, inner, sizeof(C));
   u8* const aligned = static_cast<u8*>(memory) + (-reinterpret_cast<u64>(memory) & 63u);
   if (how == Rowwise::shared) {
     const Slots slots{aligned + whole, slot};

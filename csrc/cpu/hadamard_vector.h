@@ -13,7 +13,8 @@ namespace cpu {
 namespace SO_CPU_ISA {
 
 constexpr int log2_floor(i64 v) { return v <= 1 ? 0 : 1 + log2_floor(v / 2); }
-template <typename C> constexpr int kLaneBits = log2_floor(lanes<C>);
+template <typename C>
+constexpr int kLaneBits = log2_floor(lanes<C>);
 
 // As many rows in registers as leave room to work: 16 of 32 vector registers, or 8 of 16.
 constexpr int kRadixBits = kVectorBytes == 64 ? 4 : 3;
@@ -34,10 +35,15 @@ SO_SIMD vec<C> partner(vec<C> v) {
 #else
 #define SO_PERMUTE(list) return __builtin_shuffle(v, mask<C>{list})
 #endif
-  if constexpr (lanes<C> == 16) { SO_PERMUTE(SO_LANES_16(SO_PARTNER)); }
-  else if constexpr (lanes<C> == 8) { SO_PERMUTE(SO_LANES_8(SO_PARTNER)); }
-  else if constexpr (lanes<C> == 4) { SO_PERMUTE(SO_LANES_4(SO_PARTNER)); }
-  else { SO_PERMUTE(SO_LANES_2(SO_PARTNER)); }
+  if constexpr (lanes<C> == 16) {
+    SO_PERMUTE(SO_LANES_16(SO_PARTNER));
+  } else if constexpr (lanes<C> == 8) {
+    SO_PERMUTE(SO_LANES_8(SO_PARTNER));
+  } else if constexpr (lanes<C> == 4) {
+    SO_PERMUTE(SO_LANES_4(SO_PARTNER));
+  } else {
+    SO_PERMUTE(SO_LANES_2(SO_PARTNER));
+  }
 #undef SO_PERMUTE
 }
 
@@ -190,8 +196,8 @@ SO_SIMD void end_of_stream() {
 #endif
 }
 
-// The caller's output: times scale, times signs, rounded once.  put takes the signs that run along with the elements, and
-// leaves others to stage_out.
+// The caller's output: times scale, times signs, rounded once.  put takes the signs that run along with the elements,
+// and leaves others to stage_out.
 template <typename S, typename C>
 struct Sink {
   S* data;
@@ -203,9 +209,7 @@ struct Sink {
   static constexpr bool kLine = lanes<C> * sizeof(S) == 64;  // one vector is one line
 
   // Can a pass that leaps from row to row write here?
-  SO_SIMD_MEMBER bool direct() const {
-    return (!signs.at || signs.along) && (kLine || !streams);
-  }
+  SO_SIMD_MEMBER bool direct() const { return (!signs.at || signs.along) && (kLine || !streams); }
   SO_SIMD_MEMBER vec<C> finished(i64 offset, vec<C> v) const {
     v = v * splat<C>(scale);
     return signs.along ? v * load<C>(signs.at + offset) : v;
@@ -242,9 +246,13 @@ SO_SIMD void to_output(const Sink<S, C>& out, const Pass& pass) {
   pass(out);
 }
 template <bool Possible, typename C, typename Pass>
-SO_SIMD void to_output(const Scratch<C>& out, const Pass& pass) { pass(out); }
-template <typename Out> constexpr bool kLeaps = false;
-template <typename S, typename C> constexpr bool kLeaps<Sink<S, C>> = Sink<S, C>::kLine;
+SO_SIMD void to_output(const Scratch<C>& out, const Pass& pass) {
+  pass(out);
+}
+template <typename Out>
+constexpr bool kLeaps = false;
+template <typename S, typename C>
+constexpr bool kLeaps<Sink<S, C>> = Sink<S, C>::kLine;
 
 }  // namespace SO_CPU_ISA
 }  // namespace cpu
