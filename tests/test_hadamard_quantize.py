@@ -126,6 +126,15 @@ def test_dim_layouts_and_empty(backend):
     assert not so.hadamard_quantize(torch.randn(2, 8, requires_grad=True), format="fp8_e4m3", group=8)[0].requires_grad
 
 
+def test_a_gpu_that_cannot_hold_a_row_is_known_before_the_launch():
+    from spectralops.backends import _core
+
+    h200 = _core.Limits(90, 132, 227 << 10)
+    assert _core._quantise_plan(h200, 4096, 4096, 4096, 1, 0, 3) is None
+    assert _core._quantise_plan(h200, 12 * 256, 12 * 256, 32, 12, 2, 3) is None
+    assert "do not fit one thread block" in _core._quantise_plan(h200, 1 << 18, 1 << 18, 1 << 18, 1, 0, 3)
+
+
 @pytest.mark.parametrize(
     "change, error, text",
     [

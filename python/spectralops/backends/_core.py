@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,6 +60,8 @@ def _sizes(x: Tensor, num: Tensor, den: Tensor, version: int) -> tuple[int, ...]
     return (*x.shape, groups, num.shape[1] - 1, den.shape[1] - (version == 2), version)
 
 
+DEFAULT_SHARED = 48 * 1024  # bytes any GPU gives a block without being asked
+
 # The position of x among the arguments of a backend function; the rational coefficients follow it.
 _X = {"rational_backward": 1, "rational_double_backward": 4}
 
@@ -70,6 +74,46 @@ def unsupported(function: str, *args) -> str | None:
     if function.startswith("rational") and max(args[at + 1].shape[1] - 1, args[at + 2].shape[1]) > MAX_DEGREE:
         return f"degrees above {MAX_DEGREE}"
     return None
+
+
+class Limits(NamedTuple):
+    sm: int  # compute capability, 90 for 9.0
+    sm_count: int
+    shared: int  # largest dynamic shared memory of a block, bytes
+
+
+@lru_cache(maxsize=None)
+def limits(index: int) -> Limits:
+    properties = torch.cuda.get_device_properties(index)
+    shared = getattr(properties, "shared_memory_per_block_optin", DEFAULT_SHARED)
+    return Limits(10 * properties.major + properties.minor, properties.multi_processor_count, shared)
+
+
+_ADDRESS = 1 << 20  # stands for an aligned pointer where a call is only planned
+
+
+@lru_cache(maxsize=256)
+def _quantise_plan(gpu: Limits, dim: int, block: int, group: int, m: int, format: int, dtype: int) -> str | None:
+    core().record_begin(*gpu)
+    try:
+        core().hadamard_quantize(
+            _ADDRESS, dim, _ADDRESS, _ADDRESS, 0, 1, _ADDRESS if m > 1 else 0, 1, dim, block, group, m, 1.0, format,
+            0, 0, 0, dtype, 0, 1, 0,
+        )  # fmt: skip
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        core().record_end()
+    return None
+
+
+def unplannable(function: str, *args) -> str | None:
+    """Why the CUDA kernels cannot run this call on x's GPU, or None: a rotation and its groups may not fit one block."""
+    if function != "hadamard_quantize":
+        return None
+    x, _, base, _, block, group, format, _ = args
+    m = base.size if base else 1
+    return _quantise_plan(limits(x.device.index), x.shape[1], block, group, m, FORMAT_CODES[format], DTYPES[x.dtype])
 
 
 def rational_forward(where, x, num, den, version):

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from . import _core
+from ._core import Limits, limits
 from .. import envs
 from .._loader import CoreMissing, core, core_status, include_dir
 
 OPTIONS = (
     "-std=c++17",
 )  # NVRTC's defaults otherwise: IEEE division, no flush to zero, as nvcc compiles them
-_DEFAULT_SHARED = 48 * 1024  # beyond this a kernel must be allowed its shared memory
+_DEFAULT_SHARED = _core.DEFAULT_SHARED  # beyond this a kernel must be allowed its shared memory
 _lock = threading.Lock()
 
 
@@ -37,19 +38,6 @@ class Launch(NamedTuple):
     block: tuple[int, int, int]
     shared: int  # bytes
     params: bytes
-
-
-class Limits(NamedTuple):
-    sm: int  # compute capability, 90 for 9.0
-    sm_count: int
-    shared: int  # largest dynamic shared memory of a block, bytes
-
-
-@functools.cache
-def limits(index: int) -> Limits:
-    properties = torch.cuda.get_device_properties(index)
-    shared = getattr(properties, "shared_memory_per_block_optin", _DEFAULT_SHARED)
-    return Limits(10 * properties.major + properties.minor, properties.multi_processor_count, shared)
 
 
 def _where(x: Tensor) -> tuple[int, int, int]:
@@ -74,7 +62,7 @@ def supports(function: str, *args) -> tuple[bool, str]:
     missing, x = _able(), args[0]
     if missing is None and (x.device.type != "cuda" or torch.version.hip):
         missing = f"takes NVIDIA GPU tensors, this one is on {x.device}"
-    missing = missing or _core.unsupported(function, *args)
+    missing = missing or _core.unsupported(function, *args) or _core.unplannable(function, *args)
     return missing is None, missing or "compiled by NVRTC for this GPU at the first call"
 
 
