@@ -25,8 +25,8 @@ BUDGET = {
     "rational_backward_kernel": (128, 128),
     "rational_double_backward_kernel": (168, 168),
     "rational_forward_general_kernel": (64, 72),
-    "rational_backward_general_kernel": (72, 112),
-    "rational_double_backward_general_kernel": (112, 168),
+    "rational_backward_general_kernel": (80, 120),
+    "rational_double_backward_general_kernel": (112, 184),
     "rational_total_kernel": (32, 32),
     "hadamard_rows": (128, 255),
     "hadamard_columns": (168, 200),
@@ -34,7 +34,7 @@ BUDGET = {
     "hadamard_strided_base": (64, 64),
     "hadamard_quantize_rows": (128, 128),
     "hadamard_gathered": (128, 255),
-    "hadamard_pick": (40, 40),
+    "hadamard_pick": (48, 40),
 }
 
 pytestmark = [
