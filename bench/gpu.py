@@ -1,7 +1,7 @@
 """The one GPU command: `python -m bench.gpu --out DIR`, under eight minutes on a bare machine.
 
-Steps, each written to DIR as soon as it is done, so that a run cut short keeps what it has; `--only` and `--skip` take step names to go on
-from there:
+Steps, each written to DIR as soon as it is done, so that a run cut short keeps what it has; `--only` and
+`--skip` take step names to go on from there:
 
     machine   what this is
     build     the core with its CUDA part for the card found, into the source tree
@@ -10,8 +10,8 @@ from there:
     ceilings  copy bandwidth and bf16 matrix product: the two limits everything is compared with
     profile   every registry case that has a GPU form, cold cache
 
-`--dry` needs no GPU: it builds, compiles every CUDA and Triton kernel for sm_90, collects the GPU tests and times nothing.
-Needs torch, triton, nvcc, cmake, pytest; uses ninja, pybind11 and cupy where they are; no network.
+`--dry` needs no GPU: it builds, compiles every CUDA and Triton kernel for sm_90, collects the GPU tests and
+times nothing. Needs torch, triton, nvcc, cmake, pytest; uses ninja, pybind11 and cupy where they are; no network.
 """
 
 from __future__ import annotations

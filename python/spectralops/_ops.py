@@ -1,7 +1,8 @@
 """Every operator that torch sees, once: its schema and its fake (the shapes and dtypes it returns).
 
-`ops/<op>.py` gives each one its implementation with `implement`. No complex tensor crosses these schemas; outputs are contiguous; `backend` is None for
-the automatic choice. Operators know nothing of autograd: the functions above them do (see `ops/`).
+`ops/<op>.py` gives each one its implementation with `implement`. No complex tensor crosses these schemas;
+outputs are contiguous; `backend` is None for the automatic choice. Operators know nothing of autograd: the
+functions above them do (see `ops/`).
 """
 
 from __future__ import annotations

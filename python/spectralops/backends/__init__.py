@@ -1,7 +1,7 @@
 """Which implementation runs a call, and why.
 
-Every backend is a module with the functions of one list, on tensors whose shapes the op layer has already normalised, and
-`supports(name, *args) -> (bool, reason)` for the same arguments:
+Every backend is a module with the functions of one list, on tensors whose shapes the op layer has already
+normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments:
 
     rational_forward(x (rows, dim), num (Gn, m+1), den (Gd, nb), version)                          -> y
     rational_backward(grad, x, num, den, version, sign_at_zero)                                    -> dx, dnum (G, m+1), dden (G, nb)
@@ -10,7 +10,8 @@ Every backend is a module with the functions of one list, on tensors whose shape
     hadamard_quantize(x (rows, dim), signs, base, scale, block, group, format, round_rotation)     -> q, scales
     srht(x (outer, n), signs, rows, base, scale)                                                   -> y (outer, num_rows)
 
-Automatic choice takes the first that supports the call and is quiet about it; `explain` tells. A backend named by hand raises if it cannot.
+Automatic choice takes the first that supports the call and is quiet about it; `explain` tells. A backend
+named by hand raises if it cannot.
 """
 
 from __future__ import annotations

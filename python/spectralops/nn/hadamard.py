@@ -9,11 +9,13 @@ from ..ops.hadamard import hadamard_transform
 
 
 class HadamardRotation(nn.Module):
-    """y = block^-1/2 H (signs * x) along the last dimension: orthogonal, so x @ W.T = rotate(x) @ rotate(W).T.
+    """y = block^-1/2 H (signs * x) along the last dimension: orthogonal, so x @ W.T = rotate(x) @
+    rotate(W).T.
 
     Args:
-        size: the last dimension. block: rotate consecutive blocks of this size (default the whole). seed: of the random signs, a buffer
-        (block or size,) that is saved with the model; None for no signs. Sizes and errors as :func:`spectralops.hadamard_transform`.
+        size: the last dimension. block: rotate consecutive blocks of this size (default the whole). seed:
+        of the random signs, a buffer (block or size,) that is saved with the model; None for no signs.
+        Sizes and errors as :func:`spectralops.hadamard_transform`.
     """
 
     def __init__(self, size: int, *, block: int | None = None, seed: int | None = 0, device=None, dtype=None):

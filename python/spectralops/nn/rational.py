@@ -10,13 +10,16 @@ from .rational_init import rational_init, warn_if_fitted_for_b
 
 
 class Rational(nn.Module):
-    """y = P(x) / Q(x) with learnable coefficients; the formula, dtypes and derivatives are :func:`spectralops.rational`'s.
+    """y = P(x) / Q(x) with learnable coefficients; the formula, dtypes and derivatives are
+    :func:`spectralops.rational`'s.
 
     Args:
-        groups: contiguous slices of the last dimension that have a denominator (and, unless `share_numerator`, a numerator) of their own.
+        groups: contiguous slices of the last dimension that have a denominator (and, unless
+        `share_numerator`, a numerator) of their own.
         degrees: (m, n). init: a name :func:`rational_init` knows. version: "A", "B", "C" or "smooth".
         share_numerator: one numerator for all groups, as KAT has.
-        sign_at_zero: see :func:`spectralops.rational`; 1 lets coefficients that start at zero ("identity") learn.
+        sign_at_zero: see :func:`spectralops.rational`; 1 lets coefficients that start at zero ("identity")
+        learn.
 
     Parameters: `numerator` (G or 1, m + 1) and `denominator` (G, n), n + 1 for version C; float32 by default.
     """
@@ -47,10 +50,12 @@ class Rational(nn.Module):
 
     @classmethod
     def from_kat(cls, state_dict: dict[str, Tensor], prefix: str = "") -> "Rational":
-        """The module that computes what KAT's kernels compute for `weight_numerator` (1, 6) and `weight_denominator` (8, 4) of a checkpoint.
+        """The module that computes what KAT's kernels compute for `weight_numerator` (1, 6) and
+        `weight_denominator` (8, 4) of a checkpoint.
 
-        Version A and sign(0) = 1, as those kernels have it (its CPU code is another function: it multiplies |b_i| by x^i, not |x|^i).
-        Warns where the values are an activation fitted for version B. Raises KeyError without the two entries, ValueError on their shapes.
+        Version A and sign(0) = 1, as those kernels have it (its CPU code is another function: it multiplies
+        |b_i| by x^i, not |x|^i). Warns where the values are an activation fitted for version B. Raises
+        KeyError without the two entries, ValueError on their shapes.
         """
         num, den = (state_dict[f"{prefix}weight_{name}"] for name in ("numerator", "denominator"))
         if num.dim() != 2 or den.dim() != 2 or num.shape[0] not in (1, den.shape[0]):

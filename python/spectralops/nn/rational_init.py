@@ -1,8 +1,10 @@
-"""Initial coefficients of rational activations: least-squares fits of known activations, per version and degrees.
+"""Initial coefficients of rational activations: least-squares fits of known activations, per version and
+degrees.
 
-The same coefficients mean different functions under different versions: coefficients fitted with Q = 1 + |sum b_i x^i| (B) are wrong by
-up to 1.5 on [-3, 3] when evaluated with Q = 1 + sum |b_i x^i| (A), as happens to the "gelu", "geglu" and "swishglu" values that KAT ships
-(fitted as B, evaluated by its kernels as A). So every fit here names its version, and `load_kat` warns.
+The same coefficients mean different functions under different versions: coefficients fitted with Q = 1 +
+|sum b_i x^i| (B) are wrong by up to 1.5 on [-3, 3] when evaluated with Q = 1 + sum |b_i x^i| (A), as
+happens to the "gelu", "geglu" and "swishglu" values that KAT ships (fitted as B, evaluated by its kernels
+as A). So every fit here names its version, and `load_kat` warns.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def evaluate(x: Tensor, numerator: Tensor, denominator: Tensor, version: str) ->
 
 
 def fit(target: Callable[[Tensor], Tensor], degrees=(5, 4), version: str = "A") -> tuple[Tensor, Tensor, float]:
-    """Coefficients (m + 1,), (n or n + 1,) in float64 that fit `target` on [-3, 3] by least squares, and the largest error there.
+    """Coefficients (m + 1,), (n or n + 1,) in float64 that fit `target` on [-3, 3] by least squares, and
+    the largest error there.
 
     Levenberg-Marquardt on the closed-form Jacobian from a few fixed starts.
     """
@@ -62,7 +65,8 @@ def fit(target: Callable[[Tensor], Tensor], degrees=(5, 4), version: str = "A") 
         p, damping = torch.cat([num, den]), 1e-3
         error = residual(p).square().sum()
         for _ in range(200):
-            # Jacobian: one row of gradients for each point, from the batched closed form (each point its own group)
+            # Jacobian: one row of gradients for each point, from the batched closed form (each point its
+            # own group)
             groups = p[None].expand(POINTS, -1)
             _, da, db = spec.backward(
                 torch.ones(1, POINTS, dtype=torch.float64), x[None], groups[:, : m + 1], groups[:, m + 1 :], code, 1
@@ -96,10 +100,12 @@ def _fitted(name: str, degrees: tuple[int, int], version: str) -> tuple[Tensor, 
 
 
 def rational_init(name: str = "gelu", *, degrees: tuple[int, int] = (5, 4), version: str = "A") -> tuple[Tensor, Tensor]:
-    """Numerator (m + 1,) and denominator (n,), n + 1 for version C, in float32, that make `rational` the named activation on [-3, 3].
+    """Numerator (m + 1,) and denominator (n,), n + 1 for version C, in float32, that make `rational` the
+    named activation on [-3, 3].
 
-    name: "identity" (exact), "relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid". Degrees (5, 4) come from a table, others are fitted on
-    first use (some tenths of a second). Raises ValueError for another name or version.
+    name: "identity" (exact), "relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid". Degrees (5, 4) come
+    from a table, others are fitted on first use (some tenths of a second). Raises ValueError for another
+    name or version.
     """
     if name not in TARGETS:
         raise ValueError(f"name must be one of {', '.join(map(repr, TARGETS))}; got {name!r}")

@@ -1,8 +1,10 @@
-"""`hadamard_transform`, `hadamard_quantize` and `srht`: the Walsh-Hadamard transform of every size m 2^k, any axis, any order.
+"""`hadamard_transform`, `hadamard_quantize` and `srht`: the Walsh-Hadamard transform of every size m 2^k,
+any axis, any order.
 
-The formulas are in `hadamard_reference.py`, the matrices H_m in `hadamard_base.py`. The map is linear: its gradient is the same kernel with H^T
-(H_m is not symmetric in general), signs and orders on the other side; so is the gradient of that, to any order. Fewest bytes: 2 s an
-element while a row fits on chip, and k + m - 1 additions.
+The formulas are in `hadamard_reference.py`, the matrices H_m in `hadamard_base.py`. The map is linear: its
+gradient is the same kernel with H^T (H_m is not symmetric in general), signs and orders on the other side;
+so is the gradient of that, to any order. Fewest bytes: 2 s an element while a row fits on chip, and k + m -
+1 additions.
 """
 
 from __future__ import annotations
@@ -232,39 +234,42 @@ def hadamard_transform(
     order: str = "natural",
     backend: str | None = None,
 ) -> Tensor:
-    r"""Walsh-Hadamard transform :math:`y = \mathrm{scale} \cdot H (\mathrm{signs} \odot x)` along one dimension.
+    r"""Walsh-Hadamard transform :math:`y = \mathrm{scale} \cdot H (\mathrm{signs} \odot x)` along one
+    dimension.
 
-    :math:`H = H_m \otimes H_{2^k}` for a size n = m 2^k, with :math:`H H^T = n I` exactly: m = 1 is Sylvester's matrix, m = 12, 20, 28, 36, 44,
-    52, 60, ... up to 252 a Paley or Williamson matrix on the slow bits (188 and 236 have none here). ``scale=n ** -0.5`` makes it orthogonal;
-    nothing is padded.
+    :math:`H = H_m \otimes H_{2^k}` for a size n = m 2^k, with :math:`H H^T = n I` exactly: m = 1 is
+    Sylvester's matrix, m = 12, 20, 28, 36, 44, 52, 60, ... up to 252 a Paley or Williamson matrix on the
+    slow bits (188 and 236 have none here). ``scale=n ** -0.5`` makes it orthogonal; nothing is padded.
 
     Args:
-        x: any shape with size n along `dim`; float16, bfloat16, float32, float64, or int32, int64 (exact, wrapping as integers do). Any
-            strides; empty allowed.
+        x: any shape with size n along `dim`; float16, bfloat16, float32, float64, or int32, int64 (exact,
+            wrapping as integers do). Any strides; empty allowed.
         scale: a number; a whole one for integers.
-        signs: diagonal applied before H, (n,), or (block,) shared by the blocks; +-1 for a randomised rotation, any real
-            numbers otherwise. Learnable.
+        signs: diagonal applied before H, (n,), or (block,) shared by the blocks; +-1 for a randomised
+            rotation, any real numbers otherwise. Learnable.
         dim: the dimension transformed.
-        block: transform consecutive blocks of this size on their own (a block-diagonal rotation); default the whole dimension.
-        order: of the output index: "natural" (Kronecker), "dyadic" (bit-reversed) or "sequency" (row k has k sign changes); the last two
-            for powers of two.
+        block: transform consecutive blocks of this size on their own (a block-diagonal rotation); default
+        the whole dimension.
+        order: of the output index: "natural" (Kronecker), "dyadic" (bit-reversed) or "sequency" (row k has
+            k sign changes); the last two for powers of two.
         backend: None (automatic) or "reference", "cpu", "triton", "cuda", "cupy".
 
-    Returns:
-        x's shape and dtype, contiguous. float32 arithmetic for 16-bit types, additions only, bits combined in a fixed order, then one product by scale
-        and one rounding. NaN and Inf spread over their block, as sums do.
+    Returns: x's shape and dtype, contiguous. float32 arithmetic for 16-bit types, additions only, bits
+        combined in a fixed order, then one product by scale and one rounding. NaN and Inf spread over their
+        block, as sums do.
 
-    Derivatives: of every order, with :math:`H^T` through the same kernels; with respect to `signs` too. Saved for backward: `signs`; x only when
-    `signs` require a gradient. Deterministic. Autocast: none.
+    Derivatives: of every order, with :math:`H^T` through the same kernels; with respect to `signs` too.
+    Saved for backward: `signs`; x only when `signs` require a gradient. Deterministic. Autocast: none.
 
     Raises:
         TypeError: not a dense tensor, an unsupported dtype, real signs or a fractional type for integers.
-        ValueError: a size without a Hadamard matrix or above 2^28, `block` that does not divide, signs of another length, unknown order,
-            order other than natural for a size that is no power of two, mixed devices.
+        ValueError: a size without a Hadamard matrix or above 2^28, `block` that does not divide, signs of
+            another length, unknown order, order other than natural for a size that is no power of two,
+            mixed devices.
         RuntimeError: `backend` was named and cannot run this call (the message says why).
 
-    Source: J. J. Sylvester 1867, R. E. A. C. Paley 1933, J. Williamson 1944; B. J. Fino, V. R. Algazi, IEEE Trans. Comput. C-25 (1976)
-    1142-1146 for the fast transform and its orders.
+    Source: J. J. Sylvester 1867, R. E. A. C. Paley 1933, J. Williamson 1944; B. J. Fino, V. R. Algazi, IEEE
+    Trans. Comput. C-25 (1976) 1142-1146 for the fast transform and its orders.
     """
     _check.tensor("x", x, DTYPES)
     if x.dim() == 0:
@@ -286,10 +291,12 @@ def hadamard_transform(
 def srht(
     x: Tensor, signs: Tensor, rows: Tensor, scale: float | None = None, *, backend: str | None = None
 ) -> Tensor:
-    r"""Subsampled randomised Hadamard transform :math:`y = \mathrm{scale} \cdot (H (\mathrm{signs} \odot x))[\mathrm{rows}]`.
+    r"""Subsampled randomised Hadamard transform :math:`y = \mathrm{scale} \cdot (H (\mathrm{signs} \odot
+    x))[\mathrm{rows}]`.
 
-    A Johnson-Lindenstrauss embedding of (..., n) into (..., s), s = len(rows): with random signs, rows drawn uniformly and the default
-    ``scale = s ** -0.5`` the expected squared norm is kept. One pass: only the chosen rows are written.
+    A Johnson-Lindenstrauss embedding of (..., n) into (..., s), s = len(rows): with random signs, rows
+    drawn uniformly and the default ``scale = s ** -0.5`` the expected squared norm is kept. One pass: only
+    the chosen rows are written.
 
     Args:
         x: (..., n), n = m 2^k as for :func:`hadamard_transform`; float16, bfloat16, float32 or float64.
@@ -297,11 +304,13 @@ def srht(
         rows: (s,) int64 in [0, n), in any order, repeats allowed.
         scale: default s ** -0.5.
 
-    Derivatives: of every order in x (scatter, then H^T); `signs` that require a gradient take the composed form. Saved for backward: signs and
-    rows. Deterministic. Autocast: none. Raises as :func:`hadamard_transform`, and ValueError (IndexError in range checks on a
-    CPU) for rows outside [0, n).
+    Derivatives: of every order in x (scatter, then H^T); `signs` that require a gradient take the composed
+    form. Saved for backward: signs and rows. Deterministic. Autocast: none. Raises as
+    :func:`hadamard_transform`, and ValueError (IndexError in range checks on a CPU) for rows outside [0,
+    n).
 
-    Source: N. Ailon, B. Chazelle, SIAM J. Comput. 39 (2009) 302-322; J. A. Tropp, Adv. Adapt. Data Anal. 3 (2011) 115-126.
+    Source: N. Ailon, B. Chazelle, SIAM J. Comput. 39 (2009) 302-322; J. A. Tropp, Adv. Adapt. Data Anal. 3
+    (2011) 115-126.
     """
     _check.tensor("x", x)
     if x.dim() == 0:

@@ -1,14 +1,16 @@
 """Hadamard matrices of orders that are not powers of two: H has entries +-1 and H @ H.T = m I.
 
-Three constructions cover every multiple of four up to 256 but 188 and 236 (whose odd parts, 47 and 59, need longer methods):
+Three constructions cover every multiple of four up to 256 but 188 and 236 (whose odd parts, 47 and 59, need
+longer methods):
 
     Paley I      m = q + 1,      q = 3 mod 4 a prime power:  H = I + S
     Paley II     m = 2 (q + 1),  q = 1 mod 4 a prime power:  H = C (x) [[1, 1], [1, -1]] + I (x) [[1, -1], [-1, -1]]
     Williamson   m = 4 t,        four symmetric circulants of order t with A^2 + B^2 + C^2 + D^2 = 4 t I
 
-S and C are the Jacobsthal matrix of quadratic residues in GF(q), bordered by a row and a column of ones (skew for
-Paley I, symmetric for Paley II). Sources: R. E. A. C. Paley, J. Math. Phys. 12 (1933) 311-320; J. Williamson, Duke Math. J. 11 (1944)
-65-81; L. D. Baumert, S. W. Golomb, M. Hall, Bull. AMS 68 (1962) 237-238 (order 92); L. D. Baumert, M. Hall, Math. Comp. 19 (1965) 442-447.
+S and C are the Jacobsthal matrix of quadratic residues in GF(q), bordered by a row and a column of ones
+(skew for Paley I, symmetric for Paley II). Sources: R. E. A. C. Paley, J. Math. Phys. 12 (1933) 311-320; J.
+Williamson, Duke Math. J. 11 (1944) 65-81; L. D. Baumert, S. W. Golomb, M. Hall, Bull. AMS 68 (1962) 237-238
+(order 92); L. D. Baumert, M. Hall, Math. Comp. 19 (1965) 442-447.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ import torch
 
 MAX_BASE = 256  # the largest order a kernel takes as a packed table
 
-# The m / 4 for which `base_matrix` has a construction: every odd number to 63 but 47 and 59. A literal, so that torch.compile
-# can check a size without tracing the constructions.
+# The m / 4 for which `base_matrix` has a construction: every odd number to 63 but 47 and 59. A literal, so
+# that torch.compile can check a size without tracing the constructions.
 ODD_PARTS = tuple(t for t in range(3, MAX_BASE // 4, 2) if t not in (47, 59))
 
 # First rows of the circulants A, B, C, D, by t.

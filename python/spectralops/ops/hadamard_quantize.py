@@ -1,7 +1,8 @@
-"""The public `hadamard_quantize`: rotate and quantise in one pass (operator in `hadamard.py`, formula in `hadamard_reference.py`).
+"""The public `hadamard_quantize`: rotate and quantise in one pass (operator in `hadamard.py`, formula in
+`hadamard_reference.py`).
 
-Fewest bytes an element from 16-bit input: 2 read and 1 (int8, fp8) or 0.53 to 0.56 (fp4 with its scales) written, where rotating and quantising apart
-move 7 or 6.5: at most 2.3 and 2.5 times faster.
+Fewest bytes an element from 16-bit input: 2 read and 1 (int8, fp8) or 0.53 to 0.56 (fp4 with its scales)
+written, where rotating and quantising apart move 7 or 6.5: at most 2.3 and 2.5 times faster.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def hadamard_quantize(
     round_rotation: bool = False,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Rotate by a Walsh-Hadamard matrix and quantise: ``r = hadamard_transform(x, scale, ...)`` kept in float32, ``r ~ q * scales``.
+    r"""Rotate by a Walsh-Hadamard matrix and quantise: ``r = hadamard_transform(x, scale, ...)`` kept in
+    float32, ``r ~ q * scales``.
 
     For each `group` of consecutive elements along `dim`, amax = max |r|:
 
@@ -41,27 +43,28 @@ def hadamard_quantize(
     "nvfp4"     e4m3fn(amax / 6 clamped to [2^-9, 448])         e2m1(r / scale), saturating             uint8, float8_e4m3fn
     ==========  ==============================================  ======================================  ===============
 
-    All roundings are to nearest, ties to even. A group of zeros has scale 1 (mxfp4 2^-127, nvfp4 2^-9) and q = 0; a group with a NaN or an
-    infinity has scale NaN and q = 0.
+    All roundings are to nearest, ties to even. A group of zeros has scale 1 (mxfp4 2^-127, nvfp4 2^-9) and
+    q = 0; a group with a NaN or an infinity has scale NaN and q = 0.
 
     Args:
         x: any shape with size n along `dim`; float16, bfloat16 or float32; any strides; empty allowed.
         scale, signs, dim, block: as for :func:`hadamard_transform`.
-        format: see the table. fp4 codes are packed two to a byte along `dim`, the low nibble first; scales are plain, not swizzled.
+        format: see the table. fp4 codes are packed two to a byte along `dim`, the low nibble first; scales
+        are plain, not swizzled.
         group: default the whole dimension for int8, 128 for fp8_e4m3, 32 for mxfp4, 16 for nvfp4.
         round_rotation: round r to x's dtype before quantising, as separate kernels do.
 
-    Returns:
-        q with x's shape (half as long along `dim` for fp4) and scales, n / group long along `dim`. Bit-equal to rotating x in float32 and
-        quantising the result, on the same backend.
+    Returns: q with x's shape (half as long along `dim` for fp4) and scales, n / group long along `dim`.
+        Bit-equal to rotating x in float32 and quantising the result, on the same backend.
 
-    Derivatives: none, the result is detached (for a straight-through estimate add ``(q * scales - r).detach()`` to a differentiable r).
-    Deterministic. Autocast: none. Saves nothing.
+    Derivatives: none, the result is detached (for a straight-through estimate add ``(q * scales -
+    r).detach()`` to a differentiable r). Deterministic. Autocast: none. Saves nothing.
 
-    Raises: as :func:`hadamard_transform`, and ValueError for an unknown format, a group that does not divide n, an odd size for fp4.
+    Raises: as :func:`hadamard_transform`, and ValueError for an unknown format, a group that does not
+    divide n, an odd size for fp4.
 
-    Source: OCP Microscaling Formats (MX) v1.0 for mxfp4; the 16-element e4m3-scaled format of Blackwell for nvfp4, without a
-    tensor-wide scale.
+    Source: OCP Microscaling Formats (MX) v1.0 for mxfp4; the 16-element e4m3-scaled format of Blackwell for
+    nvfp4, without a tensor-wide scale.
     """
     _check.tensor("x", x, (torch.float16, torch.bfloat16, torch.float32))
     if x.dim() == 0:

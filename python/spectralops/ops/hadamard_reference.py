@@ -2,8 +2,9 @@
 
     y = scale * signs_out * (H (signs_in * x)),      H = H_m (x) H_2 (x) ... (x) H_2,      H_2 = [[1, 1], [1, -1]]
 
-n = m 2^k: the index along n is j 2^k + i with j over the base H_m. k butterfly stages on the bits of i, lowest first, then one product with the
-m x m table: n (k + m) additions where the matrix product has n^2. Orders of an index k of 2^k (natural is the Kronecker order):
+n = m 2^k: the index along n is j 2^k + i with j over the base H_m. k butterfly stages on the bits of i,
+lowest first, then one product with the m x m table: n (k + m) additions where the matrix product has n^2.
+Orders of an index k of 2^k (natural is the Kronecker order):
 
     dyadic(k) = bits of k reversed        sequency(k) = dyadic(k xor k >> 1): row k has k sign changes
 

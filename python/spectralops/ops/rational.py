@@ -1,8 +1,9 @@
-"""`rational`: a learnable activation P(x) / Q(x), the channels in groups that may have coefficients of their own.
+"""`rational`: a learnable activation P(x) / Q(x), the channels in groups that may have coefficients of
+their own.
 
-The formula, its gradient and its second derivative are in `rational_reference.py`. Fewest bytes, at s bytes an element: forward 2 s
-(x, y), backward 3 s (grad, x, dx), double backward 5 s (ggx, grad, x, dgrad, dx). With some 20, 60 and 150 operations an
-element every pass is bound by memory.
+The formula, its gradient and its second derivative are in `rational_reference.py`. Fewest bytes, at s bytes
+an element: forward 2 s (x, y), backward 3 s (grad, x, dx), double backward 5 s (ggx, grad, x, dgrad, dx).
+With some 20, 60 and 150 operations an element every pass is bound by memory.
 """
 
 from __future__ import annotations
@@ -273,30 +274,34 @@ def rational(
 
     Args:
         x: (..., D), float16, bfloat16, float32 or float64; any strides, any leading shape, empty allowed.
-        numerator: a, (m + 1,) or (G or 1, m + 1), lowest power first. Group g is the g-th contiguous slice of D / G channels.
+        numerator: a, (m + 1,) or (G or 1, m + 1), lowest power first. Group g is the g-th contiguous slice
+        of D / G channels.
         denominator: b, (n,) or (G or 1, n); version C has b_0 and so n + 1. Any degrees.
-        version: which Q. KAT's kernels compute A although their initial values for "gelu" and others were fitted for B: see
-            :func:`spectralops.nn.rational_init`.
-        sign_at_zero: sgn(0) in the derivatives of |.|: 0 as in ``torch.abs``, or 1 as in KAT's kernels, where coefficients that
-            start at zero learn. Versions A, B and C are only continuous, not differentiable, where the argument of |.| is zero.
+        version: which Q. KAT's kernels compute A although their initial values for "gelu" and others were
+            fitted for B: see :func:`spectralops.nn.rational_init`.
+        sign_at_zero: sgn(0) in the derivatives of |.|: 0 as in ``torch.abs``, or 1 as in KAT's kernels,
+            where coefficients that start at zero learn. Versions A, B and C are only continuous, not
+            differentiable, where the argument of |.| is zero.
         backend: None (automatic) or "reference", "cpu", "triton", "cuda", "cupy".
 
-    Returns:
-        (..., D), contiguous, x's dtype: computed in float32 (float64 for float64 input) and rounded once. NaN and Inf go through Horner's scheme;
-        for finite x whose powers overflow the result is NaN, as in the formula.
+    Returns: (..., D), contiguous, x's dtype: computed in float32 (float64 for float64 input) and rounded
+        once. NaN and Inf go through Horner's scheme; for finite x whose powers overflow the result is NaN,
+        as in the formula.
 
-    Derivatives: first and second by closed forms, in one pass each; the third raises (``backend="reference"`` has every order).
-    Coefficient gradients are summed in float32 and float64 in an order that depends on the shapes alone, without atomics: two runs
-    agree bit for bit; they come back in the coefficients' dtype. Saved for backward: x and the coefficients, nothing else.
+    Derivatives: first and second by closed forms, in one pass each; the third raises
+    (``backend="reference"`` has every order). Coefficient gradients are summed in float32 and float64 in an
+    order that depends on the shapes alone, without atomics: two runs agree bit for bit; they come back in
+    the coefficients' dtype. Saved for backward: x and the coefficients, nothing else.
     Autocast: none; x is used in the dtype it has.
 
     Raises:
         TypeError: not a tensor, not dense, an unsupported dtype, float64 coefficients with narrower x.
-        ValueError: unknown version or sign_at_zero, wrong rank, groups that disagree or do not divide D, mixed devices.
+        ValueError: unknown version or sign_at_zero, wrong rank, groups that disagree or do not divide D,
+        mixed devices.
         RuntimeError: `backend` was named and cannot run this call (the message says why).
 
-    Source: A. Molina, P. Schramowski, K. Kersting, Pade Activation Units, ICLR 2020 (A, B, C); X. Yang, X. Wang,
-    Kolmogorov-Arnold Transformer, ICLR 2025 (groups).
+    Source: A. Molina, P. Schramowski, K. Kersting, Pade Activation Units, ICLR 2020 (A, B, C); X. Yang, X.
+    Wang, Kolmogorov-Arnold Transformer, ICLR 2025 (groups).
     """
     code = _validate(x, numerator, denominator, version, sign_at_zero)
     if backend == "reference":

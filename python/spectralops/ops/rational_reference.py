@@ -1,4 +1,5 @@
-"""The rational activation in plain PyTorch: the formula, its gradient and its second derivative, as a reader can check them.
+"""The rational activation in plain PyTorch: the formula, its gradient and its second derivative, as a
+reader can check them.
 
     y = F(x) = P(x) / Q(x)        P(x) = sum_{i=0..m} a_i x^i        T(z) = sum_j b'_j z^j
 
@@ -8,8 +9,9 @@
     C         x     b_j      0        0.1 + |T|        sgn T
     smooth    x     b_j      1        1 + T^2          2 T             infinitely differentiable
 
-Everything is computed in float32 (float64 for float64 input) and rounded once. Tensors here are (rows, G, w): G groups of w
-contiguous channels, coefficients (G or 1, degree + 1). sgn(0) = `sign_at_zero`, 0 as in torch.abs, in every derivative of |.|.
+Everything is computed in float32 (float64 for float64 input) and rounded once. Tensors here are (rows, G,
+w): G groups of w contiguous channels, coefficients (G or 1, degree + 1). sgn(0) = `sign_at_zero`, 0 as in
+torch.abs, in every derivative of |.|.
 """
 
 from __future__ import annotations
@@ -141,8 +143,8 @@ def double_backward(
 ):
     """Gradient of <ggx, dx> + <ggnum, dnum> + <ggden, dden> in (grad, x, num, den).
 
-    That sum is <g, Fd>, Fd the derivative of F in the direction (ggx, ggnum, ggden); what follows differentiates Fd. A trailing d
-    is the derivative in that direction, a trailing 1 the one in x.
+    That sum is <g, Fd>, Fd the derivative of F in the direction (ggx, ggnum, ggden); what follows
+    differentiates Fd. A trailing d is the derivative in that direction, a trailing 1 the one in x.
     """
     groups = max(num.shape[0], den.shape[0])
     start, nb = first_power(version), den.shape[-1]

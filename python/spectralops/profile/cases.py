@@ -1,7 +1,9 @@
-"""The registry: every operation that is measured, with the baseline a good user would write, its floor, and its truth.
+"""The registry: every operation that is measured, with the baseline a good user would write, its floor, and
+its truth.
 
-A case times callables of the same inputs. Each returns a tuple of tensors in the same order; the gate compares them with `exact`, the formula in float64.
-`bytes` are the fewest an implementation can move (every input read once, every output written once), `operations` the arithmetic.
+A case times callables of the same inputs. Each returns a tuple of tensors in the same order; the gate
+compares them with `exact`, the formula in float64. `bytes` are the fewest an implementation can move (every
+input read once, every output written once), `operations` the arithmetic.
 """
 
 from __future__ import annotations

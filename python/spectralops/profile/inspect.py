@@ -1,7 +1,8 @@
-"""What the compilers make of each kernel, without a GPU: registers, shared memory, spills, occupancy, and the bytes and floor of the call.
+"""What the compilers make of each kernel, without a GPU: registers, shared memory, spills, occupancy, and
+the bytes and floor of the call.
 
-The launches are the real ones: the C core and the Triton host functions plan them as on the named architecture but record instead of launching, and
-then exactly those kernels are compiled.
+The launches are the real ones: the C core and the Triton host functions plan them as on the named
+architecture but record instead of launching, and then exactly those kernels are compiled.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from ..backends import _core
 from .._loader import CoreMissing, core, include_dir
 from ..ops.hadamard_base import hadamard_base
 
-# Compute capability: threads, registers and shared memory of a multiprocessor, shared memory of a block, multiprocessors, bytes/s.
+# Compute capability: threads, registers and shared memory of a multiprocessor, shared memory of a block,
+# multiprocessors, bytes/s.
 ARCHITECTURES = {
     80: (2048, 65536, 164 << 10, 163 << 10, 108, 2.04e12),
     90: (2048, 65536, 228 << 10, 227 << 10, 132, 4.8e12),

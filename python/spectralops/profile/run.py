@@ -16,7 +16,8 @@ from .cases import Case, find
 from .timing import interleaved, median, peak_bytes
 from ..testing import relative_error
 
-# Pages kept: the allocator returns nothing to the system, so eager code stops paying for fresh pages on every temporary.
+# Pages kept: the allocator returns nothing to the system, so eager code stops paying for fresh pages on
+# every temporary.
 PAGES_KEPT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",

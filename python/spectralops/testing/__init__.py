@@ -1,6 +1,8 @@
-"""How this package is tested, for anyone's kernels: strange tensors, poisoned memory, and one rule for tolerances.
+"""How this package is tested, for anyone's kernels: strange tensors, poisoned memory, and one rule for
+tolerances.
 
-The rule: a kernel may be at most twice as far from the float64 truth as the plain PyTorch formula in the same dtype is. No tolerance is chosen by hand.
+The rule: a kernel may be at most twice as far from the float64 truth as the plain PyTorch formula in the
+same dtype is. No tolerance is chosen by hand.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def relative_error(got: Tensor, exact: Tensor) -> float:
 
 
 def assert_within(got: Tensor, reference: Tensor, exact: Tensor, *, factor: float = 2.0, what: str = "result") -> float:
-    """`got` is within `factor` of the reference's own error against `exact` (float64). Returns got's relative error.
+    """`got` is within `factor` of the reference's own error against `exact` (float64). Returns got's
+    relative error.
 
     Where the reference happens to be (almost) exact, one unit roundoff of got's dtype is allowed instead.
     """
@@ -45,10 +48,12 @@ def assert_within(got: Tensor, reference: Tensor, exact: Tensor, *, factor: floa
 
 
 class Tally:
-    """The same rule over many draws: geometric means of the relative errors, each in units of its dtype's roundoff, name by name.
+    """The same rule over many draws: geometric means of the relative errors, each in units of its dtype's
+    roundoff, name by name.
 
-    A sum that one element dominates carries that element's rounding, a matter of luck in a single draw; over a dozen draws it is not. A single draw
-    may be 64 times the factor out, no more: where |.| is near zero the rounding decides a sign. float64 results, whose truth is float64 too, take a float32 reference.
+    A sum that one element dominates carries that element's rounding, a matter of luck in a single draw;
+    over a dozen draws it is not. A single draw may be 64 times the factor out, no more: where |.| is near
+    zero the rounding decides a sign. float64 results, whose truth is float64 too, take a float32 reference.
     """
 
     def __init__(self):
@@ -112,9 +117,11 @@ class _GuardBands(TorchDispatchMode):
 
 @contextlib.contextmanager
 def guard_bands() -> Iterator[None]:
-    """Surround whatever torch.empty and its kin return in the block with a pattern, and fail where a kernel wrote on it.
+    """Surround whatever torch.empty and its kin return in the block with a pattern, and fail where a kernel
+    wrote on it.
 
-    Seen are allocations made directly, so call a backend's function (`spectralops.backends.backend("cuda").hadamard`), not the operator.
+    Seen are allocations made directly, so call a backend's function
+    (`spectralops.backends.backend("cuda").hadamard`), not the operator.
     """
     mode = _GuardBands()
     with mode:
