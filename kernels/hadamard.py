@@ -228,8 +228,10 @@ def srht_kernel(
     y = butterflies(x, 0, LOG2, 1 << LOG2, EXCHANGE) * scalar(scale, x)
     for i in tl.range(0, tl.cdiv(num_rows, BLOCK)):
         o_k = i * BLOCK + tl.arange(0, BLOCK)
-        i_row = tl.load(p_rows + o_k, mask=o_k < num_rows, other=0).to(tl.int32)
-        store(p_y + i_p * num_rows + o_k, tl.gather(y, i_row, 0), o_k < num_rows)
+        i_row = tl.load(p_rows + o_k, mask=o_k < num_rows, other=0)
+        exists = (i_row >= 0) & (i_row < 1 << LOG2)  # one that does not is answered with NaN
+        b_y = tl.gather(y, tl.where(exists, i_row, 0).to(tl.int32), 0)
+        store(p_y + i_p * num_rows + o_k, tl.where(exists, b_y, float("nan")), o_k < num_rows)
 
 
 # ---- host ----------------------------------------------------------------------------------------

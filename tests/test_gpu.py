@@ -128,6 +128,17 @@ def test_srht(backend):
         testing.assert_within(got, so.srht(x, signs, rows, backend="reference"), exact)
 
 
+def test_srht_rows_that_do_not_exist_give_nan(backend):
+    if backend == "triton":
+        sizes = (64, 4096)  # beyond one program it picks rows with torch, which asserts
+    else:
+        sizes = (64, 4096, 1 << 16)
+    for n in sizes:
+        x, rows = make((3, n), torch.float32), torch.tensor([1, -1, n, 1 << 40, 2], device="cuda")
+        y = so.srht(x, torch.ones(n, device="cuda"), rows, backend=backend)
+        assert torch.equal(y.isnan(), torch.tensor([False, True, True, True, False], device="cuda").expand(3, 5))
+
+
 def test_layouts_and_the_stride_zero_gradient(backend):
     x, (a, b) = make((12, 6, 32), torch.float32), coefficients((1, 4), (5, 4), "A", torch.float32)
     y, h = so.rational(x, a, b, backend=backend), so.hadamard_transform(x, backend=backend)

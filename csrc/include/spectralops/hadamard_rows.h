@@ -251,7 +251,7 @@ hadamard_rows(const hadamard::Rows p) {
 }
 
 // y (outer, gathered) = the chosen rows of the transform, one or more outer slices (of 2^k, or base_size 2^k,
-// elements) a block.
+// elements) a block.  A row that does not exist gives NaN: the host cannot check the list without waiting for it.
 template <typename T, bool Base>
 SO_KERNEL((hadamard::threads_of<T, -1>::value), 1)
 hadamard_gathered(const hadamard::Rows p) {
@@ -267,8 +267,11 @@ hadamard_gathered(const hadamard::Rows p) {
     const i64 first = row / m, left = p.rows / m - first;
     for (int slice = 0; slice < slices && slice < left; ++slice)
       for (i64 j = threadIdx.x; j < p.gathered; j += blockDim.x) {
-        const int at = ((slice * m) << p.k) + int(p.gather[j]);
-        static_cast<T*>(p.y)[(first + slice) * p.gathered + j] = narrow<T>(shared[hadamard::pad<T>(at)]);
+        const i64 chosen = p.gather[j];
+        const bool exists = u64(chosen) < u64(i64(m) << p.k);
+        const int at = ((slice * m) << p.k) + (exists ? int(chosen) : 0);
+        const C value = exists ? shared[hadamard::pad<T>(at)] : C(bits_float(0x7fc00000u));
+        static_cast<T*>(p.y)[(first + slice) * p.gathered + j] = narrow<T>(value);
       }
     if (Base) return;
     __syncthreads();
@@ -280,7 +283,10 @@ template <typename T> SO_KERNEL(256, 1) hadamard_pick(const hadamard::Rows p) {
   const i64 count = p.rows * p.gathered, step = i64(gridDim.x) * blockDim.x;
   for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
     const i64 outer = hadamard::quotient(i, p.gathered), j = i - outer * p.gathered;
-    static_cast<T*>(p.y)[i] = narrow<T>(static_cast<const compute_t<T>*>(p.x)[outer * p.parts + p.gather[j]]);
+    const compute_t<T>* transform = static_cast<const compute_t<T>*>(p.x) + outer * p.parts;
+    const i64 row = p.gather[j];
+    const bool exists = u64(row) < u64(p.parts);
+    static_cast<T*>(p.y)[i] = narrow<T>(exists ? transform[row] : compute_t<T>(bits_float(0x7fc00000u)));
   }
 }
 

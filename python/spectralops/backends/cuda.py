@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache, partial
 
 import torch
@@ -26,7 +27,8 @@ def _built() -> tuple[int, str]:
     info = build_info()
     if not info["cuda"]:
         return 0, "the core was built without its CUDA part"
-    return min(int(a) for a in info["archs"]), "CUDA kernels for sm_" + ", sm_".join(info["archs"])
+    archs = re.findall(r"\d+", info["archs"])
+    return min(map(int, archs)), "CUDA kernels for sm_" + ", sm_".join(archs)
 
 
 def supports(function: str, *args) -> tuple[bool, str]:

@@ -306,8 +306,8 @@ def srht(
 
     Derivatives: of every order in x (scatter, then H^T); `signs` that require a gradient take the composed
     form. Saved for backward: signs and rows. Deterministic. Autocast: none. Raises as
-    :func:`hadamard_transform`, and ValueError (IndexError in range checks on a CPU) for rows outside [0,
-    n).
+    :func:`hadamard_transform`, and ValueError for rows outside [0, n) on a CPU; a GPU cannot check them
+    without waiting and gives NaN there.
 
     Source: N. Ailon, B. Chazelle, SIAM J. Comput. 39 (2009) 302-322; J. A. Tropp, Adv. Adapt. Data Anal. 3
     (2011) 115-126.
