@@ -155,8 +155,10 @@ def test_long_rows_with_a_base(m, k, inner, dtype):
     agrees(everywhere(hadamard, x, threads=(1, 2), base=BASES[m], signs_out=so), x, base=BASES[m], signs_out=so)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("n", "inner"), [(4, 1), (64, 1), (512, 3), (32, 20), (2**17, 1)])
+SIGNED = [(dtype, n, inner) for dtype in DTYPES for n, inner in [(4, 1), (64, 1), (512, 3), (32, 20)]]
+
+
+@pytest.mark.parametrize(("dtype", "n", "inner"), [*SIGNED, (torch.float32, 2**17, 1), (torch.float16, 2**17, 1)], ids=str)
 def test_signs(n, inner, dtype):
     x = data((6 if n < 2**17 else 3, n, inner), dtype)
     si, so = signs_of(3, n, dtype), signs_of(3, n, dtype, 2)
@@ -302,8 +304,10 @@ def test_no_byte_outside_is_touched():
     assert not alive and child.exitcode == 0 and queue.get()
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("n", "outer"), [(1, 2), (8, 5), (512, 4), (96, 3), (2**17, 2)])
+CHOSEN = [(dtype, n, outer) for dtype in DTYPES for n, outer in [(1, 2), (8, 5), (512, 4), (96, 3)]]
+
+
+@pytest.mark.parametrize(("dtype", "n", "outer"), [*CHOSEN, (torch.float32, 2**17, 2), (torch.bfloat16, 2**17, 2)], ids=str)
 def test_srht(n, outer, dtype):
     base = BASES[12] if n == 96 else None
     x = data((outer, n + 3), dtype)[:, :n]

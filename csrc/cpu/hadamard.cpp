@@ -40,9 +40,9 @@ int require(i64 given, i64 needed) {
   return fail(SPECTRALOPS_INVALID, "workspace_bytes: got %lld, this call takes %lld", given, needed);
 }
 
-i64 transform_bytes(i64 outer, i64 n, i64 inner, i64 bytes, bool in_place, int threads) {
+i64 transform_bytes(i64 outer, i64 n, i64 inner, int m, i64 bytes, bool in_place, int threads) {
   const Rowwise how = rowwise(outer, n, inner, bytes, threads);
-  const i64 slot = slot_bytes(how, n, inner, bytes), whole = intermediate_bytes(how, in_place, n, inner, bytes);
+  const i64 slot = slot_bytes(how, n, inner, m, bytes), whole = intermediate_bytes(how, in_place, n, inner, bytes);
   if (how == Rowwise::alone && slot <= kStackBytes) return 0;
   return how == Rowwise::shared ? whole + threads * slot : threads * (whole + slot);
 }
@@ -54,7 +54,7 @@ i64 hadamard_workspace(i64 outer, i64 n, i64 inner, int base_size, int dtype, in
   const i64 bytes = compute_bytes(dtype);
   const int used = useful_threads(threads, outer * n * inner * bytes);
   // Other orders, which take the row elsewhere before its last pass, need a power of two.
-  return with_slack(transform_bytes(outer, n, inner, bytes, !is_16_bit(dtype) && base_size > 1, used));
+  return with_slack(transform_bytes(outer, n, inner, base_size, bytes, !is_16_bit(dtype) && base_size > 1, used));
 }
 
 int hadamard(const void* x, i64 x_stride, void* y, const void* signs_in, const void* signs_out, i64 sign_blocks,
@@ -64,7 +64,7 @@ int hadamard(const void* x, i64 x_stride, void* y, const void* signs_in, const v
   const i64 bytes = compute_bytes(dtype);
   const int used = useful_threads(threads, outer * n * inner * bytes);
   const bool natural = order_in == order_out && order_in != SPECTRALOPS_SEQUENCY;
-  const i64 needed = with_slack(transform_bytes(outer, n, inner, bytes, !is_16_bit(dtype) && natural, used));
+  const i64 needed = with_slack(transform_bytes(outer, n, inner, base_size, bytes, !is_16_bit(dtype) && natural, used));
   if (const int status = require(workspace_bytes, needed)) return status;
   Index index;
   const HadamardAxis axis = axis_of(n, inner, base_size, base, order_in, order_out, index);
@@ -73,12 +73,12 @@ int hadamard(const void* x, i64 x_stride, void* y, const void* signs_in, const v
   return SPECTRALOPS_OK;
 }
 
-i64 hadamard_quantize_workspace(i64 rows, i64 dim, i64 block, int, int, int threads) {
+i64 hadamard_quantize_workspace(i64 rows, i64 dim, i64 block, int base_size, int, int threads) {
   if (rows < 1 || dim < 1) return 0;
   const int used = useful_threads(threads, rows * dim * 4);
   const i64 alone = block * 4 <= kQuantizeAlone ? used * quantize_slot_bytes(dim, block) : 0;
   if (quantize_alone(dim, block)) return with_slack(alone);
-  const i64 whole = row_result_bytes(dim, 1, 4) + transform_bytes(dim / block, block, 1, 4, true, used);
+  const i64 whole = row_result_bytes(dim, 1, 4) + transform_bytes(dim / block, block, 1, base_size, 4, true, used);
   return with_slack(larger(alone, whole));
 }
 
@@ -97,13 +97,13 @@ int hadamard_quantize(const void* x, i64 x_stride, void* q, void* scales, const 
   return SPECTRALOPS_OK;
 }
 
-i64 srht_workspace(i64 outer, i64 n, int, int dtype, int threads) {
+i64 srht_workspace(i64 outer, i64 n, int base_size, int dtype, int threads) {
   if (outer < 1 || n < 1) return 0;
   const i64 bytes = compute_bytes(dtype), result = row_result_bytes(n, 1, bytes);
   const int used = useful_threads(threads, outer * n * bytes);
   const bool alone = rowwise(outer, n, 1, bytes, used) == Rowwise::alone;
-  if (alone) return with_slack(used * (result + slot_bytes(Rowwise::alone, n, 1, bytes)));
-  return with_slack(result + used * slot_bytes(Rowwise::shared, n, 1, bytes));
+  if (alone) return with_slack(used * (result + slot_bytes(Rowwise::alone, n, 1, base_size, bytes)));
+  return with_slack(result + used * slot_bytes(Rowwise::shared, n, 1, base_size, bytes));
 }
 
 int srht(const void* x, i64 x_stride, const void* signs, const void* rows, void* y, const void* base, i64 outer, i64 n,

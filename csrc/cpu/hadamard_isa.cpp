@@ -53,7 +53,7 @@ void srht(const SrhtJob& job) {
       one.x = static_cast<const T*>(j.x) + o * j.x_stride;
       Rows<T, C> rows = rows_of<T, C>(one, rotated);
       rows.sign_first = o;
-      const Slots slots{aligned + result, slot_bytes(Rowwise::shared, n, 1, sizeof(C))};
+      const Slots slots{aligned + result, slot_bytes(Rowwise::shared, n, 1, j.axis.m, sizeof(C))};
       shared_row(rows, j.axis, 0, rotated, slots, j.threads);
       constexpr i64 piece = 16 * 1024;
       parallel_for(j.threads, (count + piece - 1) / piece,
@@ -63,7 +63,7 @@ void srht(const SrhtJob& job) {
   }
   const Rows<T, C> all = rows_of<T, C>(j, nullptr);
   parallel_for(j.threads, j.outer, [&](i64 o, int slot) {
-    u8* const own = aligned + slot * (result + slot_bytes(Rowwise::alone, n, 1, sizeof(C)));
+    u8* const own = aligned + slot * (result + slot_bytes(Rowwise::alone, n, 1, j.axis.m, sizeof(C)));
     Rows<T, C> row = all;
     row.x += o * all.x_stride;
     row.sign_first = o;

@@ -242,6 +242,16 @@ void leaf(const Source<S, C>& in, const Sink<U, C>& out, C* scratch, int bits) {
   stage_out(own, folded, rows, width);
 }
 
+template <typename S, typename C>
+void leaf(const Source<S, C>& in, const Scratch<C>& out, C* scratch, int bits) {
+  constexpr int most = kLaneBits<C> + kRadixBits;
+  if (bits <= most) return block_pass<C>(bits, in, out, 1);
+  const i64 width = i64(1) << most;
+  const Scratch<C> own{scratch, width};
+  block_pass<C>(most, in, own, i64(1) << (bits - most));
+  all_passes<C>(own, Scratch<C>{out.data, width}, own, Base{}, bits - most, width);
+}
+
 // Runs of 2^bits < lanes elements, several to a vector.
 template <int Bits, typename C, typename In, typename Out>
 __attribute__((noinline)) void short_runs(const In& in, const Out& out, i64 elements) {

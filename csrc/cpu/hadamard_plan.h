@@ -70,16 +70,16 @@ SO_PLAN i64 round_up_64(i64 bytes) { return (bytes + 63) / 64 * 64; }
 SO_PLAN i64 larger(i64 a, i64 b) { return a > b ? a : b; }
 SO_PLAN i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
 
-// Bytes one thread needs for rows of (n, inner): `bytes` is the size of the compute type.  The result of a row, for
-// what reads it in another order, comes first.
-SO_PLAN i64 row_result_bytes(i64 n, i64 inner, i64 bytes) { return round_up_64(n * inner * bytes); }
+// Bytes one thread needs for rows of (n, inner); `bytes` is the size of the compute type.
 SO_PLAN i64 row_scratch_bytes(i64 n, i64 inner, i64 bytes) {
+  const i64 strips = 2 * kLeafBytes + n * 384;  // a vector or more of columns; rows side by side, too
+  if (inner >= 8) return round_up_64(strips);
   const i64 contiguous = n * bytes + (n * bytes / 1024 + 1) * 64;  // a row and its padding
-  const i64 packed = 32 * 1024 + n * 384;  // strips; see side_by_side, too
-  const i64 apart = inner > 1 && inner < 8 ? n * inner * bytes : 0;  // a small inner axis taken apart
-  return row_result_bytes(n, inner, bytes) +
-         round_up_64(larger(contiguous + apart, inner > 1 || n <= 4096 ? packed : 0));
+  const i64 apart = inner > 1 ? n * inner * bytes : 0;             // a small inner axis taken apart
+  return round_up_64(larger(contiguous + apart, inner > 1 || n <= 4096 ? strips : 0));
 }
+// And for a row in natural order, where the output takes it in another.
+SO_PLAN i64 row_result_bytes(i64 n, i64 inner, i64 bytes) { return round_up_64(n * inner * bytes); }
 
 // alone: a thread transforms its rows whole.  own: a thread takes its rows through memory twice.  shared: all threads
 // work on one row after another.
@@ -105,15 +105,16 @@ SO_PLAN int segment_bits(int m, int bits, i64 inner, i64 bytes) {
   return low < most ? low : most;
 }
 
-// Scratch of a thread.  If not alone: a segment, or a tile of kTileBytes (or rows of least width, see strip_width)
-// and a number for each of its columns.
-SO_PLAN i64 slot_bytes(Rowwise how, i64 n, i64 inner, i64 bytes) {
-  if (how == Rowwise::alone && inner >= 8)  // strips
-    return row_result_bytes(n, inner, bytes) + round_up_64(2 * kLeafBytes + n * 384);
-  if (how == Rowwise::alone) return row_scratch_bytes(n, inner, bytes);
-  const i64 positions = kSegmentBytes / (inner * bytes);
-  const i64 segment = inner >= 8 ? 0 : row_scratch_bytes(smaller(n, positions), inner, bytes);
-  return larger(segment, 2 * kTileBytes + smaller(n, i64(1) << kTileBits) * 384 + kTileColumns * 4);
+// Scratch of a thread.  If not alone: a segment, or a tile and a number for each of its columns.
+SO_PLAN i64 slot_bytes(Rowwise how, i64 n, i64 inner, int m, i64 bytes) {
+  if (how == Rowwise::alone) return row_result_bytes(n, inner, bytes) + row_scratch_bytes(n, inner, bytes);
+  int bits = 0;
+  while (i64(m) << bits < n) ++bits;
+  const int low = segment_bits(m, bits, inner, bytes);
+  const i64 segment = low ? row_scratch_bytes(i64(1) << low, inner, bytes) : 0;
+  const i64 rows = smaller(larger(m, n >> low), i64(1) << kTileBits);
+  const i64 tile = smaller(rows * kTileColumns * bytes, larger(kTileBytes, rows * 256));  // see strip_width
+  return larger(segment, tile + rows * 128 + kTileColumns * 4);
 }
 
 // A whole row in the compute type before its last pass, where the output cannot hold it (16 bits) or takes it in

@@ -103,11 +103,19 @@ void whole_row(const Source<S, C>& in, const Sink<U, C>& out, const HadamardAxis
   const int bits = axis.bits < most ? axis.bits : most;
   const i64 width = i64(1) << bits, rows = axis.n >> bits;
   if (rows == 1) return leaf(in, out, work, bits);
+  const Sink<U, C> folded = out.folded(width);
+  if constexpr (same_type<U, C>::value) {
+    // Few rows (a power of two apart, they share a set of the cache) are finished where they belong.
+    if (axis.m == 1 && rows <= 8 && out.direct() && !out.streams) {
+      const Scratch<C> own{out.data, width};
+      for (i64 r = 0; r < rows; ++r) leaf(in.columns(r * width), own.columns(r * width), work, bits);
+      return all_passes<C>(own, folded, own, base, axis.bits - bits, width);
+    }
+  }
   // A line of padding after long rows, so that a column does not fall into one set of the cache.
   const i64 stride = width + (width * i64(sizeof(C)) >= 1024 ? 64 / i64(sizeof(C)) : 0);
   for (i64 r = 0; r < rows; ++r)
-    leaf(in.columns(r * width), Sink<C, C>{work + r * stride, width, C(1), {}}, work + r * stride, bits);
-  const Sink<U, C> folded = out.folded(width);
+    leaf(in.columns(r * width), Scratch<C>{work + r * stride, width}, work + r * stride, bits);
   const i64 strip = strip_width<C>(rows, width, kNearBytes);
   for (i64 c = 0; c < width; c += strip) {
     const Scratch<C> own{work + c, stride};
@@ -226,7 +234,7 @@ void transform_rows(const Rows<T, U>& rows, const HadamardAxis& axis, compute_t<
   }
   if (narrow && axis.bits < kLaneBits<C>) return side_by_side(rows, axis, work);
   C* const result = work;
-  work += row_result_bytes(n, inner, sizeof(C)) / i64(sizeof(C));
+  if (!order.natural()) work += row_result_bytes(n, inner, sizeof(C)) / i64(sizeof(C));
   for (i64 r = 0; r < rows.count; ++r) {
     if (order.natural()) {
       if (inner > 1 && narrow) apart(rows, axis, r, work);

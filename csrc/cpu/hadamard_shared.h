@@ -144,7 +144,7 @@ void transform(Rows<T, U> rows, const HadamardAxis& axis, void* memory, int thre
   rows.streams = rows.count * row_bytes >= kStreamBytes && row_bytes % 64 == 0 &&
                  (inner == 1 || inner * i64(sizeof(U)) % 64 == 0) && (reinterpret_cast<u64>(rows.y) & 63u) == 0;
   const Rowwise how = rowwise(rows.count, n, inner, sizeof(C), threads);
-  const i64 slot = slot_bytes(how, n, inner, sizeof(C)),
+  const i64 slot = slot_bytes(how, n, inner, axis.m, sizeof(C)),
             whole = intermediate_bytes(how, in_place, n, inner, sizeof(C));
   u8* const aligned = static_cast<u8*>(memory) + (-reinterpret_cast<u64>(memory) & 63u);
   if (how == Rowwise::shared) {
