@@ -290,7 +290,7 @@ X = torch.ones(2, 24)
         ((X,), dict(signs=[1.0]), TypeError, "signs must be a torch.Tensor"),
         ((X,), dict(signs=torch.ones(24, dtype=torch.bool)), TypeError, "signs must have dtype"),
         ((X,), dict(signs=torch.ones(24, device="meta")), ValueError, "signs is on meta but x is on cpu"),
-        ((X.int(), 0.5), {}, ValueError, "scale must be a whole number for integer x"),
+        ((X.int(), 0.5), {}, ValueError, "scale must be a whole number of at most 2.53 for integer x"),
         ((X.int(),), dict(signs=torch.ones(24)), TypeError, "signs must be integers for integer x"),
         ((X, torch.tensor(1.0)), {}, TypeError, "scale must be a number, got Tensor"),
         ((X,), dict(backend="gpu"), ValueError, "backend must be None or one of"),
@@ -316,3 +316,50 @@ def test_bad_input_is_named(args, change, error, text):
 def test_srht_bad_input_is_named(args, error, text):
     with pytest.raises(error, match=text):
         so.srht(*args)
+
+
+def test_an_outer_level_differentiates_through_vmap():
+    x, signs = torch.randn(3, 8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
+    rows = torch.tensor([1, 5, 1])
+    for f, r in [
+        (lambda z: so.hadamard_transform(z, signs=signs), lambda z: z * signs @ dense(8).T),
+        (lambda z: so.srht(z, signs, rows, 1.0), lambda z: (z * signs @ dense(8).T)[..., rows]),
+    ]:
+        got = torch.func.grad(lambda x, f=f: torch.vmap(f)(x).square().sum())(x)
+        torch.testing.assert_close(got, torch.func.grad(lambda x, r=r: r(x).square().sum())(x))
+        torch._dynamo.reset()
+        inside = torch.compile(lambda x, f=f: torch.func.grad(lambda x: f(x).square().sum())(x), fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(inside(x), got)
+        with pytest.raises(Exception, match="jvp"):
+            torch.func.jvp(f, (x,), (x,))
+    many = torch.randn(3, 8, dtype=torch.float64)
+    by_signs = torch.func.grad(lambda s: torch.vmap(lambda z, s: so.hadamard_transform(z, signs=s))(x, s).square().sum())(many)
+    torch.testing.assert_close(by_signs, torch.func.grad(lambda s: (x * s @ dense(8).T).square().sum())(many))
+
+
+def test_sixteen_bit_gradients_are_summed_in_float():
+    x = torch.randn(2, 4).bfloat16().requires_grad_()
+    so.srht(x, torch.ones(4), torch.zeros(3000, dtype=torch.int64), 1 / 3000).sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
+    z, signs = torch.full((4, 256), 300.0).half(), torch.ones(256, requires_grad=True)
+    y = so.hadamard_transform(z, 1 / 16, signs=signs)
+    (g,) = torch.autograd.grad(y, signs, torch.full_like(y, 20))
+    assert g[0] == 384000 and torch.isfinite(g).all()
+    w, s = torch.randn(64, 128).bfloat16().requires_grad_(), torch.randn(128)
+    c = torch.randn(64, 128).bfloat16()
+    (frozen,) = torch.autograd.grad(so.hadamard_transform(w, signs=s), w, c)
+    learned, _ = torch.autograd.grad(so.hadamard_transform(w, signs=s.requires_grad_()), (w, s), c)
+    assert torch.equal(frozen, learned), "dx must not depend on whether the signs learn"
+
+
+def test_autocast_does_not_narrow_the_reference():
+    x = torch.randn(16, 192)
+    plain = so.hadamard_transform(x, backend="reference")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(so.hadamard_transform(x, backend="reference"), plain)
+
+
+@pytest.mark.parametrize("scale", [2**53 + 2, 2**64, float("nan"), float("inf"), 0.5])
+def test_integer_scales_are_exact_or_refused(scale):
+    with pytest.raises(ValueError, match="scale must be a whole number of at most 2\\^53 for integer x"):
+        so.hadamard_transform(torch.ones(2, 4, dtype=torch.int64), scale)

@@ -341,3 +341,58 @@ def test_every_combination_of_shared_and_own_coefficients():
         whole = so.rational(x, a.expand(4, -1), b.expand(4, -1), version=version)
         assert torch.equal(y, whole), (gn, gd, version)
         assert testing.relative_error(y, textbook(x, a, b, version)) < 1e-5
+
+
+def test_an_outer_level_differentiates_through_vmap():
+    x, a, b = problem((5, 12), groups=(1, 3), dtype=torch.float64)
+    f = lambda backend: lambda x, a: torch.vmap(lambda r: so.rational(r, a, b, backend=backend))(x).square().sum()  # noqa: E731
+    got, expect = (torch.func.grad(f(k), (0, 1))(x, a) for k in ("cpu", "reference"))
+    torch.testing.assert_close(got, expect)
+    assert got[0].abs().sum() > 0
+    z = x.clone().requires_grad_()
+    (plain,) = torch.autograd.grad(f("cpu")(z, a), z)
+    torch.testing.assert_close(plain, expect[0])
+
+
+def test_an_ensemble_trains_every_layer():
+    from torch.func import functional_call, stack_module_state
+
+    from spectralops.nn import Rational
+
+    make = lambda: torch.nn.Sequential(torch.nn.Linear(4, 8), Rational(2), torch.nn.Linear(8, 1))  # noqa: E731
+    models = [make() for _ in range(3)]
+    params, buffers = stack_module_state(models)
+    x = torch.randn(6, 4)
+    one = lambda p, s: functional_call(models[0], (p, s), (x,))  # noqa: E731
+    torch.vmap(one)(params, buffers).square().sum().backward()
+    for model, i in zip(models, range(3)):
+        model(x).square().sum().backward()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(params[name].grad[i], p.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_func_inside_compile():
+    torch._dynamo.reset()
+    x, a, b = problem((4, 8))
+    f = lambda x, a: torch.func.grad(lambda x, a: so.rational(x, a, b).square().sum(), (0, 1))(x, a)  # noqa: E731
+    torch.testing.assert_close(torch.compile(f, fullgraph=True, backend="aot_eager")(x, a), f(x, a))
+
+
+def test_forward_mode_is_refused_not_dropped():
+    x, a, b = problem((4, 8))
+    with pytest.raises(Exception, match="jvp"):
+        torch.func.jvp(lambda x: so.rational(x, a, b), (x,), (torch.ones_like(x),))
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(Exception, match="jvp"):
+        so.rational(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)), a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_where_q_overflows_the_gradient_is_the_references(dtype):
+    x = torch.tensor([[1e6, -1e6, 3e5, 1e7]]).to(dtype)
+    for version in spec.VERSIONS:
+        grads = []
+        for backend in ("cpu", "reference"):
+            z = x.clone().requires_grad_()
+            grads.append(torch.autograd.grad(so.rational(z, torch.ones(6), torch.ones(4), version=version, backend=backend).sum(), z)[0])
+        assert torch.equal(*(torch.isnan(g) for g in grads)), version
+    assert torch.isfinite(grads[0]).all()

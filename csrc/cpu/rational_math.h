@@ -140,7 +140,7 @@ SO_SIMD vec<C> rational_gradient(const Coefficients<C, D>& k, const D& degree, v
   const vec<C> q = denominator<V, C>(t), f = p / q, h = g / q;
   // dQ = slope dT; for A, dT/dx = sgn(x) dT/dz.
   const vec<C> slope = V == kSmooth ? t + t : sgn<C>(V == kA ? x : t, zero_sign);
-  const vec<C> dx = h * mul_add(-f, slope * t1, p1);
+  const vec<C> dx = h * mul_add(-(f * slope), t1, p1);  // f first: 0 where Q overflows
   vec<C> e = h;
   sums.num[0] += e;
   degree.m.template up<1>([&](auto i) SO_LAMBDA {

@@ -11,6 +11,7 @@ from typing import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _library = torch.library.Library("spectralops", "DEF")
 
@@ -53,6 +54,24 @@ def register_vmap(name: str) -> Callable:
         return rule
 
     return register
+
+
+def differentiated(*tensors: Tensor | None) -> bool:
+    """Whether anything may differentiate this call, so that it must go through the autograd.Function.
+
+    `requires_grad` tells of plain autograd alone: inside vmap it hides what an outer level of torch.func follows, a
+    tracer has not decided yet, and forward mode does not use it.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def traced_transform() -> bool:
+    """Whether torch.compile is tracing inside torch.func, where it loses the backward of an autograd.Function: what is
+    called there must be plain PyTorch.
+    """
+    return torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _like(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 from types import ModuleType
 
+from . import _core
+
 _MODULES = {
     "rational_forward": "rational",
     "rational_backward": "rational",
@@ -14,6 +16,7 @@ _MODULES = {
     "hadamard_quantize": "hadamard_quantize",
     "srht": "hadamard",
 }
+_X = {"rational_forward": 0, "rational_backward": 1, "rational_double_backward": 4}  # where x stands
 _installed: bool | None = None
 
 
@@ -27,7 +30,24 @@ def supports(function: str, *args) -> tuple[bool, str]:
         _installed = importlib.util.find_spec("triton") is not None
     if not _installed:
         return False, "triton is not installed"
-    return getattr(_module(function), f"supports_{function}")(*args)
+    module = _module(function)
+    if function in _X:  # the three rational functions are supported alike: by x, num, den and version
+        yes, reason = module.supports_rational(*args[_X[function] : _X[function] + 4])
+    else:
+        yes, reason = getattr(module, f"supports_{function}")(*_coded(function, args))
+    return yes, reason or "Triton kernels"
+
+
+def _coded(function: str, args: tuple) -> tuple:
+    """Kernels take a format by its number."""
+    if function != "hadamard_quantize":
+        return args
+    *first, format, round_rotation = args
+    return (*first, _core.FORMAT_CODES[format], round_rotation)
+
+
+def hadamard_quantize(*args):
+    return _module("hadamard_quantize").hadamard_quantize(*_coded("hadamard_quantize", args))
 
 
 def __getattr__(function: str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ops.hadamard import hadamard_transform
+from ..ops.hadamard import check_block, hadamard_transform
 
 
 class HadamardRotation(nn.Module):
@@ -14,13 +14,13 @@ class HadamardRotation(nn.Module):
 
     Args:
         size: the last dimension. block: rotate consecutive blocks of this size (default the whole). seed:
-        of the random signs, a buffer (block or size,) that is saved with the model; None for no signs.
+        of the random signs, a buffer (size,) that is saved with the model; None for no signs.
         Sizes and errors as :func:`spectralops.hadamard_transform`.
     """
 
     def __init__(self, size: int, *, block: int | None = None, seed: int | None = 0, device=None, dtype=None):
         super().__init__()
-        self.size, self.block = size, block or size
+        self.size, self.block = size, check_block(size, block)
         signs = None
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
@@ -28,6 +28,8 @@ class HadamardRotation(nn.Module):
         self.register_buffer("signs", signs)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 0 or x.shape[-1] != self.size:
+            raise ValueError(f"the last dimension of x must be {self.size}; got a tensor of shape {tuple(x.shape)}")
         signs = None if self.signs is None else self.signs.to(x.dtype)
         return hadamard_transform(x, self.block**-0.5, signs=signs, block=self.block)
 

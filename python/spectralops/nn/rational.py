@@ -37,6 +37,10 @@ class Rational(nn.Module):
         dtype=None,
     ):
         super().__init__()
+        if groups < 1:
+            raise ValueError(f"groups must be at least 1; got {groups}")
+        if sign_at_zero not in (0, 1):
+            raise ValueError(f"sign_at_zero must be 0 or 1; got {sign_at_zero}")
         num, den = (t.to(device=device, dtype=dtype) for t in rational_init(init, degrees=degrees, version=version))
         self.groups, self.degrees, self.version, self.sign_at_zero = groups, tuple(degrees), version, sign_at_zero
         self.numerator = nn.Parameter(num.repeat(1 if share_numerator else groups, 1))

@@ -112,6 +112,8 @@ def rational_init(name: str = "gelu", *, degrees: tuple[int, int] = (5, 4), vers
     if version not in spec.VERSIONS:
         raise ValueError(f"version must be one of {', '.join(map(repr, spec.VERSIONS))}; got {version!r}")
     m, n = degrees
+    if m < 1 or n < 1:
+        raise ValueError(f"degrees must be at least (1, 1) for a fit; got {tuple(degrees)}")
     if name == "identity":
         num, den = torch.zeros(m + 1), torch.zeros(n + (version == "C"))
         num[1] = 1.0

@@ -18,7 +18,7 @@ from torch.autograd import Function
 from . import hadamard_reference as spec
 from .hadamard_base import check_size, hadamard_base
 from .. import _check, backends
-from .._ops import FORMATS, implement, register_vmap
+from .._ops import FORMATS, differentiated, implement, register_vmap, traced_transform
 
 DTYPES = (*_check.FLOATS, torch.int32, torch.int64)
 MAX_SIZE = 1 << 28
@@ -91,11 +91,15 @@ def _(info, in_dims, x, signs_in, signs_out, scale, dim, block, order_in, order_
 
     x = front(x, in_dims[0])
     rest = (scale, dim + 1, block, order_in, order_out, transpose, backend)
-    if in_dims[1] is not None:  # a row of signs for each sample
-        x, signs_in = x * _spread(front(signs_in, in_dims[1]), x, dim + 1), None
-    if in_dims[2] is None:
+    if in_dims[1] is None and in_dims[2] is None:
         return hadamard(x, signs_in, signs_out, *rest), 0
-    return hadamard(x, signs_in, None, *rest) * _spread(front(signs_out, in_dims[2]), x, dim + 1), 0
+    y = x.to(spec.compute_dtype(x))  # a row of signs for each sample: products in the compute type
+    if in_dims[1] is not None:
+        y, signs_in = y * _spread(front(signs_in, in_dims[1]), y, dim + 1), None
+    if in_dims[2] is None:
+        return hadamard(y, signs_in, signs_out, *rest).to(x.dtype), 0
+    y = hadamard(y, signs_in, None, *rest)
+    return (y * _spread(front(signs_out, in_dims[2]), y, dim + 1)).to(x.dtype), 0
 
 
 @register_vmap("srht")
@@ -133,7 +137,9 @@ class _Hadamard(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, signs_in, signs_out, *ctx.rest = inputs
-        ctx.learned = any(s is not None and s.requires_grad for s in (signs_in, signs_out))
+        given = [s for s in (signs_in, signs_out) if s is not None]
+        # Inside torch.func an outer level may follow signs that do not say so.
+        ctx.learned = any(s.requires_grad or torch._C._are_functorch_transforms_active() for s in given)
         ctx.save_for_backward(x if ctx.learned else None, signs_in, signs_out)
 
     @staticmethod
@@ -146,13 +152,16 @@ class _Hadamard(Function):
         none = (None,) * 7
         if not ctx.learned:
             return (call(grad, signs_out, signs_in, *back), None, None, *none)
-        dx = call(grad, signs_out, None, *back)  # scale H^T (signs_out * grad)
+        # Learned signs: products and sums in the compute type, one rounding at the end.
+        wide_x, wide_grad = x.to(spec.compute_dtype(x)), grad.to(spec.compute_dtype(x))
+        dx = call(wide_grad, signs_out, None, *back)  # scale H^T (signs_out * grad)
         d_in = d_out = None
         if signs_in is not None:
-            d_in = _signs_gradient(dx * x, signs_in, dim)
+            d_in = _signs_gradient(dx * wide_x, signs_in, dim)
             dx = dx * _spread(signs_in, dx, dim)
         if signs_out is not None:
-            d_out = _signs_gradient(call(x, signs_in, None, *forth) * grad, signs_out, dim)
+            d_out = _signs_gradient(call(wide_x, signs_in, None, *forth) * wide_grad, signs_out, dim)
+        dx = dx.to(x.dtype)
         return (dx, d_in, d_out, *none)
 
 
@@ -178,12 +187,13 @@ class _Srht(Function):
     def backward(ctx, grad):
         signs, rows = ctx.saved_tensors
         n, scale, backend = ctx.rest
-        # index_put with accumulate sorts on a GPU: repeated rows are added in a fixed order
-        zeros = grad.new_zeros((n, *grad.shape[:-1]))
-        scattered = zeros.index_put((rows,), grad.movedim(-1, 0), accumulate=True).movedim(0, -1)
+        # Repeated rows are added in the compute type; index_put with accumulate sorts on a GPU, so in a fixed order.
+        wide = grad.to(spec.compute_dtype(grad))
+        zeros = wide.new_zeros((n, *grad.shape[:-1]))
+        scattered = zeros.index_put((rows,), wide.movedim(-1, 0), accumulate=True).movedim(0, -1)
         call = _Hadamard.apply if torch.is_grad_enabled() else hadamard
         dx = call(scattered, None, signs, scale, scattered.dim() - 1, n, 0, 0, True, backend)
-        return dx, None, None, None, None
+        return dx.to(grad.dtype), None, None, None, None
 
 
 _Srht.forward.__signature__ = inspect.signature(_Srht.forward)
@@ -208,12 +218,12 @@ def _validate_signs(signs: Tensor | None, x: Tensor, size: int, block: int) -> N
 def _validate_scale(scale: float, x: Tensor) -> float:
     if isinstance(scale, Tensor) or not isinstance(scale, (int, float)):
         raise TypeError(f"scale must be a number, got {type(scale).__name__}")
-    if not x.is_floating_point() and scale != int(scale):
-        raise ValueError(f"scale must be a whole number for integer x, which is exact; got {scale}")
+    if not x.is_floating_point() and not (abs(scale) <= 1 << 53 and scale == int(scale)):
+        raise ValueError(f"scale must be a whole number of at most 2^53 for integer x, which is exact; got {scale}")
     return float(scale)
 
 
-def _validate_size(size: int, block: int | None) -> int:
+def check_block(size: int, block: int | None) -> int:
     size = int(size)  # the transform's size is static under torch.compile; leading dimensions may be dynamic
     block = size if block is None else int(_check.integer("block", block))
     if block < 1 or size % block:
@@ -275,7 +285,7 @@ def hadamard_transform(
     if x.dim() == 0:
         raise ValueError("x must have at least one dimension; got a scalar")
     dim = _check.dimension("dim", dim, x.dim())
-    block = _validate_size(x.shape[dim], block)
+    block = check_block(x.shape[dim], block)
     _check.choice("order", order, spec.ORDERS)
     code = spec.ORDERS.index(order)
     if code and block & (block - 1):
@@ -283,7 +293,10 @@ def hadamard_transform(
     scale = _validate_scale(scale, x)
     _validate_signs(signs, x, x.shape[dim], block)
     rest = (scale, dim, block, 0, code, False, backend)
-    if torch.is_grad_enabled() and (x.requires_grad or (signs is not None and signs.requires_grad)):
+    if traced_transform():
+        plain = (_slices(x, dim, block), _sign_rows(signs, x, block), None, hadamard_base(block))
+        return spec.hadamard(*plain, scale, 0, code).view(x.shape)
+    if differentiated(x, signs):
         return _Hadamard.apply(x, signs, None, *rest)
     return hadamard(x, signs, None, *rest)
 
@@ -315,7 +328,7 @@ def srht(
     _check.tensor("x", x)
     if x.dim() == 0:
         raise ValueError("x must have at least one dimension; got a scalar")
-    n = _validate_size(x.shape[-1], None)
+    n = check_block(x.shape[-1], None)
     if not isinstance(signs, Tensor):
         raise TypeError(f"signs must be a torch.Tensor, got {type(signs).__name__}")
     _validate_signs(signs, x, n, n)
@@ -323,13 +336,13 @@ def srht(
     if rows.dim() != 1:
         raise ValueError(f"rows must have shape (s,); got {_check.shape(rows)}")
     _check.same_device("x", x, rows=rows)
-    if rows.device.type == "cpu" and not torch.compiler.is_compiling() and rows.numel():
+    if rows.device.type == "cpu" and type(rows) is Tensor and rows.numel() and not torch.compiler.is_compiling():
         low, high = (int(v) for v in torch.aminmax(rows))
         if low < 0 or high >= n:
             raise ValueError(f"rows must be in [0, {n}); got values from {low} to {high}")
     scale = _validate_scale(max(rows.shape[0], 1) ** -0.5 if scale is None else scale, x)
-    if torch.is_grad_enabled() and signs.requires_grad:
+    if traced_transform() or (torch.is_grad_enabled() and signs.requires_grad):
         return hadamard_transform(x, scale, signs=signs, backend=backend).index_select(-1, rows)
-    if torch.is_grad_enabled() and x.requires_grad:
+    if differentiated(x):
         return _Srht.apply(x, signs, rows, scale, backend)
     return _srht(x, signs, rows, scale, backend)

@@ -61,7 +61,7 @@ def hadamard_quantize(
     r).detach()`` to a differentiable r). Deterministic. Autocast: none. Saves nothing.
 
     Raises: as :func:`hadamard_transform`, and ValueError for an unknown format, a group that does not
-    divide n, an odd size for fp4.
+    divide n, an odd size or group for fp4.
 
     Source: OCP Microscaling Formats (MX) v1.0 for mxfp4; the 16-element e4m3-scaled format of Blackwell for
     nvfp4, without a tensor-wide scale.
@@ -71,13 +71,16 @@ def hadamard_quantize(
         raise ValueError("x must have at least one dimension; got a scalar")
     dim = _check.dimension("dim", dim, x.dim())
     size = x.shape[dim]
-    block = transform._validate_size(size, block)
+    block = transform.check_block(size, block)
     _check.choice("format", format, tuple(FORMATS))
     group = (DEFAULT_GROUPS[format] or size) if group is None else _check.integer("group", group)
     if group < 1 or size % group:
         raise ValueError(f"group must divide the size along dim, {size}; got {group} (format {format!r})")
-    if FORMATS[format][2] == 2 and size % 2:
-        raise ValueError(f"format {format!r} packs two values to a byte and takes an even size along dim; got {size}")
+    if FORMATS[format][2] == 2 and (size % 2 or group % 2):
+        raise ValueError(
+            f"format {format!r} packs two values to a byte and takes an even size along dim and an even group; "
+            f"got {size} and {group}"
+        )
     scale = transform._validate_scale(scale, x)
     transform._validate_signs(signs, x, size, block)
     last = dim == x.dim() - 1

@@ -50,7 +50,8 @@ def _base_product(base: HadamardBase, h: Tensor) -> Tensor:
     """H_m along dimension 1 of h (outer, m, rest)."""
     table = base.dense(h)
     if h.is_floating_point():
-        return torch.matmul(table, h)
+        with torch.autocast(h.device.type, enabled=False):  # which would narrow the product
+            return torch.matmul(table, h)
     return torch.stack([(h * table[i, None, :, None]).sum(1, dtype=h.dtype) for i in range(base.size)], dim=1)
 
 
@@ -78,8 +79,7 @@ def hadamard(x, signs_in, signs_out, base, scale, order_in, order_out):
     h = rotate(x, signs_in, base, scale)
     if order_out:
         h = h[:, _permutation(n, order_out, False, x.device)]
-    y = _times_signs(h, signs_out).to(x.dtype).contiguous()
-    return y.clone() if y.data_ptr() == x.data_ptr() else y  # n = 1 may have touched nothing
+    return _times_signs(h, signs_out).to(x.dtype).contiguous()
 
 
 def srht(x, signs, rows, base, scale):

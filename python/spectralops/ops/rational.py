@@ -16,7 +16,7 @@ from torch.autograd import Function
 
 from . import rational_reference as spec
 from .. import _check, backends
-from .._ops import implement, register_vmap
+from .._ops import differentiated, implement, register_vmap, traced_transform
 
 # A short row does not fill a vector unit or a thread block; without groups, rows may be cut anywhere.
 _SHORT, _LONG = 1024, 8192
@@ -290,7 +290,7 @@ def rational(
 
     Derivatives: first and second by closed forms, in one pass each; the third raises
     (``backend="reference"`` has every order). Coefficient gradients are summed in float32 and float64 in an
-    order that depends on the shapes alone, without atomics: two runs agree bit for bit; they come back in
+    order that depends on shapes and strides alone, without atomics: two runs agree bit for bit; they come back in
     the coefficients' dtype. Saved for backward: x and the coefficients, nothing else.
     Autocast: none; x is used in the dtype it has.
 
@@ -304,9 +304,11 @@ def rational(
     Wang, Kolmogorov-Arnold Transformer, ICLR 2025 (groups).
     """
     code = _validate(x, numerator, denominator, version, sign_at_zero)
-    if backend == "reference":
+    if backend == "reference" or traced_transform():
         num, den = (_table(t, spec.compute_dtype(x)) for t in (numerator, denominator))
+        if x.numel() == 0:
+            return x.clone(memory_format=torch.contiguous_format)
         return spec.forward(x.reshape(-1, x.shape[-1] if x.dim() else 1), num, den, code, sign_at_zero).view(x.shape)
-    if torch.is_grad_enabled() and (x.requires_grad or numerator.requires_grad or denominator.requires_grad):
+    if differentiated(x, numerator, denominator):
         return _Rational.apply(x, numerator, denominator, code, sign_at_zero, backend)
     return rational_forward(x, numerator, denominator, code, backend)

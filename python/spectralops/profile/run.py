@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -103,6 +106,20 @@ def gate(case: Case, inputs) -> tuple[bool, str]:
     return True, f"relative error {worst:.1e}"
 
 
+@contextlib.contextmanager
+def _quiet_compiler():
+    """torch.compile's warnings and dumps are about the baseline; its errors are raised all the same."""
+    logger = logging.getLogger("torch._inductor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def run_case(case: Case, device: torch.device, *, seconds: float, compiled: bool = True) -> dict:
     """One row of results; times in seconds, without any where the gate is red."""
     inputs = case.make(device)
@@ -116,7 +133,8 @@ def run_case(case: Case, device: torch.device, *, seconds: float, compiled: bool
         torch._dynamo.reset()
         f = torch.compile(case.contenders[case.compile])
         try:
-            f(*inputs)
+            with _quiet_compiler():
+                f(*inputs)
             calls["compile"] = lambda: f(*inputs)
         except Exception as error:  # a baseline that cannot be built is reported, not hidden
             row["compile_error"] = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -173,6 +191,7 @@ def run_in_child(ops: list[str] | None, pages_kept: bool, *, seconds: float, com
     env = {k: v for k, v in os.environ.items() if k not in PAGES_KEPT}
     if pages_kept:
         env.update(PAGES_KEPT)
+    env.setdefault("KINETO_LOG_LEVEL", "5")  # the memory profiler's own chatter
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"profiling failed with exit status {done.returncode}")
