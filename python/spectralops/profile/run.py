@@ -191,7 +191,6 @@ def run_in_child(ops: list[str] | None, pages_kept: bool, *, seconds: float, com
     env = {k: v for k, v in os.environ.items() if k not in PAGES_KEPT}
     if pages_kept:
         env.update(PAGES_KEPT)
-    env.setdefault("KINETO_LOG_LEVEL", "5")  # the memory profiler's own chatter
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"profiling failed with exit status {done.returncode}")

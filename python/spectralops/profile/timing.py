@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -55,6 +57,19 @@ def median(times: list[float]) -> float:
     return statistics.median(times)
 
 
+@contextlib.contextmanager
+def _no_stderr():
+    """Some builds of the profiler write a line to the file descriptor whenever it starts or stops."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     """The most memory one call holds at once beyond what was there before it."""
     if device.type == "cuda":
@@ -66,7 +81,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
         peak = torch.cuda.max_memory_allocated() - before
         del result
         return peak
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as run:
+    with _no_stderr(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as run:
         result = call()
     del result
     held = most = 0
