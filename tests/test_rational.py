@@ -251,7 +251,6 @@ def test_a_third_derivative_is_refused_and_the_reference_has_it():
 
 def test_opcheck():
     x, a, b = problem((6, 12), groups=(1, 3))
-    g = torch.randn_like(x)
     ops = torch.ops.spectralops
     for z in (x, x.t().contiguous().t(), x[::2], x[:0]):
         h = torch.randn_like(z)
@@ -260,7 +259,6 @@ def test_opcheck():
         torch.library.opcheck(
             ops.rational_double_backward, (h, torch.randn_like(a), torch.randn_like(b), h, z, a, b, 0, 0)
         )
-    del g
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -376,6 +374,9 @@ def test_func_inside_compile():
     x, a, b = problem((4, 8))
     f = lambda x, a: torch.func.grad(lambda x, a: so.rational(x, a, b).square().sum(), (0, 1))(x, a)  # noqa: E731
     torch.testing.assert_close(torch.compile(f, fullgraph=True, backend="aot_eager")(x, a), f(x, a))
+    by_hand = lambda x: torch.func.grad(lambda x: so.rational(x, a, b, backend="cpu").sum())(x)  # noqa: E731
+    with pytest.raises(Exception, match="cannot run inside torch.func under torch.compile"):
+        torch.compile(by_hand, fullgraph=True, backend="aot_eager")(x)
 
 
 def test_forward_mode_is_refused_not_dropped():

@@ -67,11 +67,14 @@ def differentiated(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def traced_transform() -> bool:
+def traced_transform(backend: str | None) -> bool:
     """Whether torch.compile is tracing inside torch.func, where it loses the backward of an autograd.Function: what is
-    called there must be plain PyTorch.
+    called there must be plain PyTorch, and a backend named by hand is refused.
     """
-    return torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    inside = torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    if inside and backend not in (None, "reference"):
+        raise RuntimeError(f"backend {backend!r} cannot run inside torch.func under torch.compile; only the reference can")
+    return inside
 
 
 def _like(*tensors: Tensor) -> tuple[Tensor, ...]:

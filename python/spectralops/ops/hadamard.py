@@ -270,6 +270,7 @@ def hadamard_transform(
 
     Derivatives: of every order, with :math:`H^T` through the same kernels; with respect to `signs` too.
     Saved for backward: `signs`; x only when `signs` require a gradient. Deterministic. Autocast: none.
+    torch.func inside torch.compile runs the reference.
 
     Raises:
         TypeError: not a dense tensor, an unsupported dtype, real signs or a fractional type for integers.
@@ -293,7 +294,7 @@ def hadamard_transform(
     scale = _validate_scale(scale, x)
     _validate_signs(signs, x, x.shape[dim], block)
     rest = (scale, dim, block, 0, code, False, backend)
-    if traced_transform():
+    if traced_transform(backend):
         plain = (_slices(x, dim, block), _sign_rows(signs, x, block), None, hadamard_base(block))
         return spec.hadamard(*plain, scale, 0, code).view(x.shape)
     if differentiated(x, signs):
@@ -341,7 +342,7 @@ def srht(
         if low < 0 or high >= n:
             raise ValueError(f"rows must be in [0, {n}); got values from {low} to {high}")
     scale = _validate_scale(max(rows.shape[0], 1) ** -0.5 if scale is None else scale, x)
-    if traced_transform() or (torch.is_grad_enabled() and signs.requires_grad):
+    if traced_transform(backend) or (torch.is_grad_enabled() and signs.requires_grad):
         return hadamard_transform(x, scale, signs=signs, backend=backend).index_select(-1, rows)
     if differentiated(x):
         return _Srht.apply(x, signs, rows, scale, backend)

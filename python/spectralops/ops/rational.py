@@ -292,7 +292,7 @@ def rational(
     (``backend="reference"`` has every order). Coefficient gradients are summed in float32 and float64 in an
     order that depends on shapes and strides alone, without atomics: two runs agree bit for bit; they come back in
     the coefficients' dtype. Saved for backward: x and the coefficients, nothing else.
-    Autocast: none; x is used in the dtype it has.
+    Autocast: none; x is used in the dtype it has. torch.func inside torch.compile runs the reference.
 
     Raises:
         TypeError: not a tensor, not dense, an unsupported dtype, float64 coefficients with narrower x.
@@ -304,7 +304,7 @@ def rational(
     Wang, Kolmogorov-Arnold Transformer, ICLR 2025 (groups).
     """
     code = _validate(x, numerator, denominator, version, sign_at_zero)
-    if backend == "reference" or traced_transform():
+    if backend == "reference" or traced_transform(backend):
         num, den = (_table(t, spec.compute_dtype(x)) for t in (numerator, denominator))
         if x.numel() == 0:
             return x.clone(memory_format=torch.contiguous_format)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .. import OPS  # noqa: F401  (a case's op is one of these)
 from ..ops.hadamard import hadamard_transform, srht
 from ..ops.hadamard_quantize import hadamard_quantize
 from ..ops.hadamard_reference import quantize
