@@ -3,16 +3,18 @@
 Importing loads neither triton nor the compiled core: a missing one is reported when it is asked for.
 """
 
+from . import basis
 from .backends import explain
 from .ops.hadamard import hadamard_transform, srht
 from .ops.hadamard_quantize import hadamard_quantize
+from .ops.kan import kan_linear
 from .ops.rational import rational
 from .replace import replace
 
 __version__ = "0.1.0"
-OPS = ("rational", "hadamard_transform", "hadamard_quantize", "srht")  # the names that explain and profile take
+OPS = ("rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear")  # the names that explain and profile take
 
-__all__ = [*OPS, "explain", "replace", "nn", "testing", "OPS"]
+__all__ = [*OPS, "basis", "explain", "replace", "nn", "testing", "OPS"]
 
 
 def __getattr__(name: str):

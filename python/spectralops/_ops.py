@@ -124,3 +124,30 @@ def _(x, signs, scale, block, group, format, round_rotation, backend=None):
 @_define("srht(Tensor x, Tensor signs, Tensor rows, float scale, str? backend=None) -> Tensor")
 def _(x, signs, rows, scale, backend=None):
     return x.new_empty((*x.shape[:-1], rows.shape[0]))
+
+
+# The basis of a KAN crosses as `kan_basis.BasisCode`: its five numbers, its scalars, its table; `m` is the derivative order.
+@_define(
+    "kan_forward(Tensor x, Tensor? u, Tensor coeff, Tensor? base_weight, Tensor? bias, Tensor? table, int[] code, float[] scalars,"
+    " int base, int m, str precision, str? backend=None) -> Tensor"
+)
+def _(x, u, coeff, base_weight, bias, table, code, scalars, base, m, precision, backend=None):
+    return x.new_empty(x.shape[0], coeff.shape[0])
+
+
+@_define(
+    "kan_dx(Tensor grad, Tensor x, Tensor? u, Tensor coeff, Tensor? base_weight, Tensor? table, int[] code, float[] scalars,"
+    " int base, int m, str precision, str? backend=None) -> Tensor"
+)
+def _(grad, x, u, coeff, base_weight, table, code, scalars, base, m, precision, backend=None):
+    return x.new_empty(x.shape)
+
+
+@_define(
+    "kan_dcoeff(Tensor grad, Tensor x, Tensor? u, Tensor? table, int[] code, float[] scalars, int base, int m, str precision,"
+    " str? backend=None) -> (Tensor, Tensor)"
+)
+def _(grad, x, u, table, code, scalars, base, m, precision, backend=None):
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    outputs, inputs = grad.shape[1], x.shape[1]
+    return x.new_empty(outputs, inputs, code[1], dtype=dtype), x.new_empty(outputs, inputs if base else 0, dtype=dtype)

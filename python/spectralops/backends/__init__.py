@@ -9,6 +9,9 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     hadamard(x (outer, n, inner), signs_in, signs_out, base, scale, order_in, order_out)           -> y
     hadamard_quantize(x (rows, dim), signs, base, scale, block, group, format, round_rotation)     -> q, scales
     srht(x (outer, n), signs, rows, base, scale)                                                   -> y (outer, num_rows)
+    kan_forward(x (N, I), u (N, I) or None, coeff (O, I, K), base_weight (O, I) or None, bias (O,) or None, code, base, m, precision) -> y (N, O)
+    kan_dx(grad (N, O), x, u, coeff, base_weight, code, base, m, precision)                        -> d (N, I)
+    kan_dcoeff(grad (N, O), x, u, code, base, m, precision)                                        -> dcoeff (O, I, K), dbase (O, I) or None
 
 Automatic choice takes the first that supports the call and is quiet about it; `explain` tells. A backend
 named by hand raises if it cannot.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..ops import hadamard_reference
+from ..ops import hadamard_reference, kan_reference
 from ..ops.hadamard_reference import hadamard_quantize, srht
 from ..ops.rational_reference import backward as rational_backward
 from ..ops.rational_reference import double_backward as rational_double_backward
@@ -11,6 +11,9 @@ from ..ops.rational_reference import forward as rational_forward
 __all__ = [
     "hadamard",
     "hadamard_quantize",
+    "kan_dcoeff",
+    "kan_dx",
+    "kan_forward",
     "rational_backward",
     "rational_double_backward",
     "rational_forward",
@@ -22,6 +25,18 @@ __all__ = [
 def hadamard(x, *rest):
     y = hadamard_reference.hadamard(x, *rest)
     return y.clone() if y.data_ptr() == x.data_ptr() else y  # n = 1 may have touched nothing
+
+
+def kan_forward(*args):
+    return kan_reference.forward(*args[:-1])  # the last is the precision, which plain PyTorch does not choose
+
+
+def kan_dx(*args):
+    return kan_reference.dx(*args[:-1])
+
+
+def kan_dcoeff(*args):
+    return kan_reference.dcoeff(*args[:-1])
 
 
 def supports(function: str, *args) -> tuple[bool, str]:

@@ -30,6 +30,8 @@ def supports(function: str, *args) -> tuple[bool, str]:
         _installed = importlib.util.find_spec("triton") is not None
     if not _installed:
         return False, "triton is not installed"
+    if function not in _MODULES:
+        return False, f"no Triton kernel for {function}"
     module = _module(function)
     if function in _X:  # the three rational functions are supported alike: by x, num, den and version
         yes, reason = module.supports_rational(*args[_X[function] : _X[function] + 4])
