@@ -339,7 +339,8 @@ def test_compile_fullgraph(dynamic):
 def test_func_inside_compile():
     torch._dynamo.reset()
     x, *parameters = problem((4, 6), 3)
-    f = lambda x, w: torch.func.grad(lambda x, w: so.wavelet_linear(x, w, *parameters[1:]).square().sum(), (0, 1))(x, w)  # noqa: E731
+    loss = lambda x, w: so.wavelet_linear(x, w, *parameters[1:]).square().sum()  # noqa: E731
+    f = lambda x, w: torch.func.grad(loss, (0, 1))(x, w)  # noqa: E731
     got = torch.compile(f, fullgraph=True, backend="aot_eager")(x, parameters[0])
     torch.testing.assert_close(got, f(x, parameters[0]))
     by_hand = lambda x: torch.func.grad(lambda x: so.wavelet_linear(x, *parameters, backend="cpu").sum())(x)  # noqa: E731
