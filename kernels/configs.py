@@ -104,3 +104,23 @@ HADAMARD_QUANTIZE = (
 )
 QUANTIZE_LOOP = 4096  # elements a step where one group is longer than a program holds
 SRHT_ROWS = 1024  # rows gathered a step
+
+
+class Matrix(NamedTuple):
+    rows: int  # of the tile a program holds
+    columns: int
+    warps: int
+
+
+# wavelet, by (kernel, bytes of the arithmetic type).
+WAVELET = {
+    ("value", 4): Matrix(32, 64, 4),
+    ("value", 8): Matrix(32, 32, 4),
+    ("dx", 4): Matrix(64, 32, 4),
+    ("dx", 8): Matrix(32, 32, 4),
+    ("sums", 4): Matrix(32, 32, 4),
+    ("sums", 8): Matrix(16, 32, 4),
+}
+WAVELET_STEP = 128  # rows a sum takes before it is added to its chunk's
+WAVELET_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
+WAVELET_REDUCE_BLOCK = 256

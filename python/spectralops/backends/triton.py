@@ -15,6 +15,9 @@ _MODULES = {
     "hadamard": "hadamard",
     "hadamard_quantize": "hadamard_quantize",
     "srht": "hadamard",
+    "wavelet_forward": "wavelet",
+    "wavelet_backward": "wavelet",
+    "wavelet_double_backward": "wavelet",
 }
 _X = {"rational_forward": 0, "rational_backward": 1, "rational_double_backward": 4}  # where x stands
 _installed: bool | None = None
