@@ -12,6 +12,13 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     kan_forward(x (N, I), u (N, I) or None, coeff (O, I, K), base_weight (O, I) or None, bias (O,) or None, code, base, m, precision) -> y (N, O)
     kan_dx(grad (N, O), x, u, coeff, base_weight, code, base, m, precision)                        -> d (N, I)
     kan_dcoeff(grad (N, O), x, u, code, base, m, precision)                                        -> dcoeff (O, I, K), dbase (O, I) or None
+    activation_forward(x (outer, C, inner), params (P, C or 1), function)                          -> y
+    activation_backward(grad, x, params, function, need_params)                                    -> dx, dparams (P, C or 1) or None
+    activation_double_backward(ggx, ggparams or None, grad, x, params, function, need_params)      -> dgrad, dx, dparams or None
+
+Of the activations (codes and formulas in ops/activations_reference.py) everything is contiguous; x of WIRE_COMPLEX, and y and
+grad of both WIRE functions, have a trailing 2; params, ggparams and dparams are in the compute dtype. need_params False, or
+ggparams None, spares the sums, or the terms, of the parameters.
 
 Automatic choice takes the first that supports the call and is quiet about it; `explain` tells. A backend
 named by hand raises if it cannot.

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from ..ops import hadamard_reference, kan_reference
+from ..ops.activations_reference import backward as activation_backward
+from ..ops.activations_reference import double_backward as activation_double_backward
+from ..ops.activations_reference import forward as activation_forward
 from ..ops.hadamard_reference import hadamard_quantize, srht
 from ..ops.rational_reference import backward as rational_backward
 from ..ops.rational_reference import double_backward as rational_double_backward
 from ..ops.rational_reference import forward as rational_forward
 
 __all__ = [
+    "activation_backward",
+    "activation_double_backward",
+    "activation_forward",
     "hadamard",
     "hadamard_quantize",
     "kan_dcoeff",
