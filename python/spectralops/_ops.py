@@ -174,3 +174,36 @@ def _(grad, x, params, function, dim, need_params, backend=None):
 )
 def _(ggx, ggparams, grad, x, params, function, dim, need_params, backend=None):
     return *_like(grad, x), params.new_empty(params.shape if need_params else (0,))
+
+
+@_define("poly_norm_forward(Tensor x, Tensor weight, Tensor bias, float eps, str? backend=None) -> Tensor")
+def _(x, weight, bias, eps, backend=None):
+    return x.new_empty(x.shape)
+
+
+@_define("poly_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, str? backend=None) -> (Tensor, Tensor, Tensor)")
+def _(grad, x, weight, eps, backend=None):
+    return *_like(x, weight), weight.new_empty(1)
+
+
+@_define(
+    "poly_norm_double_backward(Tensor ggx, Tensor ggweight, Tensor ggbias, Tensor grad, Tensor x, Tensor weight, float eps,"
+    " str? backend=None) -> (Tensor, Tensor, Tensor)"
+)
+def _(ggx, ggweight, ggbias, grad, x, weight, eps, backend=None):
+    return _like(grad, x, weight)
+
+
+@_define("fan_forward(Tensor h, Tensor e, str? backend=None) -> Tensor")
+def _(h, e, backend=None):
+    return h.new_empty(h.shape[0], 2 * h.shape[1] + e.shape[1])
+
+
+@_define("fan_backward(Tensor grad, Tensor h, Tensor e, str? backend=None) -> (Tensor, Tensor)")
+def _(grad, h, e, backend=None):
+    return _like(h, e)
+
+
+@_define("fan_double_backward(Tensor ggh, Tensor gge, Tensor grad, Tensor h, Tensor e, str? backend=None) -> (Tensor, Tensor, Tensor)")
+def _(ggh, gge, grad, h, e, backend=None):
+    return _like(grad, h, e)
