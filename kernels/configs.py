@@ -124,3 +124,51 @@ WAVELET = {
 WAVELET_STEP = 128  # rows a sum takes before it is added to its chunk's
 WAVELET_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
 WAVELET_REDUCE_BLOCK = 256
+# activations, by (kernel, bytes an element).  A tile is as wide as its group allows, up to all of it.
+ACTIVATION = {
+    ("forward", 2): Tile(2048, 8, 4),
+    ("forward", 4): Tile(1024, 4, 4),
+    ("forward", 8): Tile(512, 2, 4),
+    ("backward", 2): Tile(1024, 8, 4),
+    ("backward", 4): Tile(512, 4, 4),
+    ("backward", 8): Tile(256, 2, 4),
+    ("double_backward", 2): Tile(512, 4, 4),
+    ("double_backward", 4): Tile(512, 4, 4),
+    ("double_backward", 8): Tile(256, 2, 4),
+}
+ACTIVATION_NARROW_BELOW = 64  # columns of a group from which a program stays inside one group
+ACTIVATION_COLUMNS = 128  # of a tile where there are rows enough to fill it
+ACTIVATION_PROGRAMS = 2048  # of a gradient kernel, and so on as for rational
+ACTIVATION_STEPS = (4, 32)
+ACTIVATION_MAX_PROGRAMS = 16384
+ACTIVATION_REDUCE_BLOCK = 1024
+ACTIVATION_MAX_PARAMETERS = 16
+
+# poly_norm, by (kernel, bytes an element).  A tile holds whole rows, or a row goes by in tiles.
+POLY_NORM = {
+    ("forward", 2): Tile(4096, 8, 8),
+    ("forward", 4): Tile(2048, 4, 8),
+    ("forward", 8): Tile(1024, 2, 8),
+    ("backward", 2): Tile(2048, 8, 8),
+    ("backward", 4): Tile(2048, 4, 8),
+    ("backward", 8): Tile(1024, 2, 8),
+    ("double_backward", 2): Tile(1024, 8, 8),
+    ("double_backward", 4): Tile(1024, 4, 8),
+    ("double_backward", 8): Tile(512, 2, 8),
+}
+POLY_NORM_PROGRAMS = 4096  # of a gradient kernel at most
+POLY_NORM_MAX_DEGREE = 8
+
+# fan, by (kernel, bytes an element).
+FAN = {
+    ("forward", 2): Tile(1024, 8, 4),
+    ("forward", 4): Tile(512, 4, 4),
+    ("forward", 8): Tile(512, 2, 4),
+    ("backward", 2): Tile(1024, 8, 4),
+    ("backward", 4): Tile(512, 4, 4),
+    ("backward", 8): Tile(256, 2, 4),
+    ("double_backward", 2): Tile(512, 4, 4),
+    ("double_backward", 4): Tile(512, 4, 4),
+    ("double_backward", 8): Tile(256, 2, 4),
+}
+FAN_COLUMNS = 128  # of a tile at most
