@@ -135,16 +135,16 @@ class KANLinear(nn.Module):
 
     @torch.no_grad()
     def update_grid(
-        self, x: Tensor, margin: float = 0.01, grid_eps: float = 0.02, *, fence: float | None = 10.0
+        self, x: Tensor, margin: float = 0.01, grid_eps: float = 0.02, *, fence: float | None = 3.0
     ) -> None:
         """Move the knots to where x (..., I) is and refit the coefficients to the function they had.
 
         New knots, per input: (1 - grid_eps) quantiles of x + grid_eps uniform over its range and `margin` on both sides. Values
-        more than `fence` interquartile ranges beyond the quartiles do not stretch the range (None: they do). Rows that are
-        not finite are left out; without any row nothing happens. A column without spread keeps its knots, or gets uniform ones
-        that reach to its value. The fit is least squares in float64 at the rows of x and, with small weight, at points in every
-        interval, so that empty intervals keep the function they had; it is never NaN. Memory: I K^2 and a chunk of rows.
-        `coeff` is changed in place; `grid` becomes (I, T) knots of this layer, in float32 (float64 for a float64 layer).
+        more than `fence` times the width of the central nine tenths beyond them do not stretch the range (None: they do).
+        A column without spread keeps its knots and coefficients. Rows that are not finite are left out; without any row nothing
+        happens. The fit is least squares in float64 at the rows of x and, with small weight, at points in every interval, so
+        that empty intervals keep the function they had; it is never NaN. Memory: I K^2 and a chunk of rows. `coeff` is changed in
+        place; `grid` becomes (I, T) knots of this layer, in float32 (float64 for a float64 layer).
 
         Raises TypeError where the basis is not a BSpline, ValueError on shapes.
         """
@@ -157,10 +157,12 @@ class KANLinear(nn.Module):
         if not len(x):
             return
         old = self.current_basis()
-        knots = adaptive_knots(x, _knots(old, self.coeff.device), old.order, margin, grid_eps, fence)
+        knots, moved = adaptive_knots(x, _knots(old, x.device), old.order, margin, grid_eps, fence)
+        if not moved.any():
+            return
         grid = self._grid_like(knots)
         new = BSpline(order=old.order, knots=grid, outside=old.outside, edge=old.edge)
-        self.coeff.copy_(refit(self.coeff, old, new, x))
+        self.coeff.copy_(torch.where(moved[:, None], refit(self.coeff, old, new, x), self.coeff))
         self.grid = grid
 
     def _grid_like(self, knots: Tensor) -> Tensor:
@@ -243,7 +245,7 @@ class KAN(nn.Sequential):
         self.widths = widths
 
     @torch.no_grad()
-    def update_grid(self, x: Tensor, margin: float = 0.01, grid_eps: float = 0.02, *, fence: float | None = 10.0) -> None:
+    def update_grid(self, x: Tensor, margin: float = 0.01, grid_eps: float = 0.02, *, fence: float | None = 3.0) -> None:
         """:meth:`KANLinear.update_grid` of each layer, on what the layers before it, already updated, make of x."""
         for layer in self:
             layer.update_grid(x, margin, grid_eps, fence=fence)

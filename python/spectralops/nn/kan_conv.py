@@ -35,8 +35,7 @@ class KANConv2d(nn.Module):
     Memory: the patches are gathered, kh kw times the input, and the basis is not, which a basis convolution makes K times as
     large again. With more than `chunk` elements of patches it works image by image, or in bands of output rows, and gathers
     again in the backward pass, so that beside x and y only one band lives. While a graph is traced (compile, export) all is one
-    band. Derivatives of every order, from :func:`spectralops.kan_linear`; with `chunk` at work, first derivatives only under
-    autograd's own rules for checkpoints. Groups run one after the other.
+    band. Derivatives of every order, from :func:`spectralops.kan_linear`. Groups run one after the other.
 
     Source: A. D. Bodner et al., Convolutional Kolmogorov-Arnold Networks, 2024; the bands are our own.
     """
@@ -128,7 +127,7 @@ class KANConv2d(nn.Module):
         y = [edge(self.patches(x, g)) for g, edge in enumerate(self.edges)]
         return (y[0] if len(y) == 1 else torch.cat(y, -1)).permute(0, 3, 1, 2)
 
-    def update_grid(self, x: Tensor, margin: float = 0.01, grid_eps: float = 0.02, *, fence: float | None = 10.0) -> None:
+    def update_grid(self, x: Tensor, margin: float = 0.01, grid_eps: float = 0.02, *, fence: float | None = 3.0) -> None:
         """:meth:`KANLinear.update_grid` on the patches of x, which are gathered at once: give it a sample of the images."""
         x, _ = self._padded(x)
         for g, edge in enumerate(self.edges):

@@ -17,44 +17,37 @@ from torch import Tensor
 from ..basis import BSpline
 
 CHUNK = 1 << 20  # elements of a basis at a time
-ELSEWHERE = 1e-2  # w
+ELSEWHERE = 1e-3  # w
 RIDGE = 1e-13  # of the mean diagonal: against functions whose support is empty, when knots coincide
 
 
-def adaptive_knots(x: Tensor, old: Tensor, order: int, margin: float, grid_eps: float, fence: float | None) -> Tensor:
-    """(I, T) knots in float64 for finite x (N, I), N >= 1, in place of old (1 or I, T).
+def adaptive_knots(
+    x: Tensor, old: Tensor, order: int, margin: float, grid_eps: float, fence: float | None
+) -> tuple[Tensor, Tensor]:
+    """(I, T) knots in float64 in place of old (1 or I, T), for finite x (N, I), N >= 1, and which of them moved, (I,) bool.
 
-    Range: the data's, less what lies more than `fence` interquartile ranges beyond the quartiles, and `margin` on both
-    sides. A column without spread has no quantiles to follow: it keeps its knots, or where its value is outside them, gets
-    uniform ones that reach from the old grid to it.
+    A column without spread has nothing to tell: it keeps its knots.
     """
-    n, inputs = x.shape
-    old = old.to(torch.float64).expand(inputs, -1)
+    old = old.to(torch.float64).expand(x.shape[1], -1)
     intervals = old.shape[1] - 1 - 2 * order
     ordered = x.to(torch.float64).sort(0).values
     first, last = ordered[0], ordered[-1]  # (I,)
-    if fence is not None:
-        q1, q3 = _quantiles(ordered, torch.tensor([0.25, 0.75], dtype=torch.float64, device=x.device))
-        reach = torch.where(q3 > q1, fence * (q3 - q1), torch.inf)
-        first, last = torch.maximum(first, q1 - reach), torch.minimum(last, q3 + reach)
-    part = torch.arange(intervals + 1, dtype=torch.float64, device=x.device) / intervals
-    adaptive = _quantiles(ordered, part).clamp(first, last)  # (G + 1, I)
-    # A margin that float32 can tell from the value
-    margin = torch.clamp(torch.maximum(first.abs(), last.abs()) * 2**-10, min=margin)
+    moved = last - first > 1e-6 * (old[:, -order - 1] - old[:, order])
+    if fence is not None:  # how far beyond the central nine tenths, in units of their width
+        few, most = _quantiles(ordered, torch.tensor([0.05, 0.95], dtype=torch.float64, device=x.device))
+        reach = torch.where(most > few, fence * (most - few), torch.inf)
+        first, last = torch.maximum(first, few - reach), torch.minimum(last, most + reach)
+    # The range is at least what float32 can divide
+    least = torch.maximum(first.abs(), last.abs()) * 2**-10
+    margin = torch.clamp((least - (last - first)) / 2, min=margin)
     low, high = first - margin, last + margin
-    adaptive = torch.cat([low[None], adaptive[1:-1], high[None]]) if intervals > 1 else torch.stack([low, high])
-
-    start, end = old[:, order], old[:, -order - 1]
-    flat = last - first <= 1e-6 * (end - start)
-    uniform_low = torch.where(flat, torch.minimum(start, low), low)
-    uniform_high = torch.where(flat, torch.maximum(end, high), high)
-    step = (uniform_high - uniform_low) / intervals
-    uniform = uniform_low + part[:, None] * (uniform_high - uniform_low)
-    grid = torch.where(flat, uniform, grid_eps * uniform + (1 - grid_eps) * adaptive)
-    more = torch.arange(1, order + 1, dtype=torch.float64, device=x.device)[:, None] * step
-    knots = torch.cat([(grid[:1] - more).flip(0), grid, grid[-1:] + more]).T
-    keep = flat & (first >= start) & (last <= end)
-    return torch.where(keep[:, None], old, knots).contiguous()
+    part = torch.arange(intervals + 1, dtype=torch.float64, device=x.device) / intervals
+    uniform = low + part[:, None] * (high - low)
+    adaptive = _quantiles(ordered, part[1:-1]).clamp(first, last)
+    grid = torch.cat([low[None], grid_eps * uniform[1:-1] + (1 - grid_eps) * adaptive, high[None]])  # (G + 1, I)
+    more = torch.arange(1, order + 1, dtype=torch.float64, device=x.device)[:, None] * (high - low) / intervals
+    knots = torch.cat([(low - more).flip(0), grid, high + more]).T
+    return torch.where(moved[:, None], knots, old).contiguous(), moved
 
 
 def _quantiles(ordered: Tensor, part: Tensor) -> Tensor:
