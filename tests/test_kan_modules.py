@@ -126,7 +126,7 @@ def test_laplacian_of_a_network_three_ways():
     x = torch.rand(6, 2, dtype=F64).mul_(1.6).sub_(0.8).requires_grad_()
 
     def plain(x):
-        for layer in model:
+        for layer in model.layers:
             x = edges(layer, x).sum(-1)
         return x[:, 0]
 
@@ -176,22 +176,22 @@ def test_state_copies_and_dtypes():
     model.update_grid(x)
     model.prune(x, 0.02)
     state = model.state_dict()
-    assert {"0.coeff", "0.base_weight", "0.bias", "0.grid", "0.mask"} <= state.keys()
+    assert {f"layers.0.{name}" for name in ("coeff", "base_weight", "bias", "grid", "mask")} <= state.keys()
     fresh = KAN([3, 4, 2], "bspline", bias=True)
-    assert "0.grid" not in fresh.state_dict()
+    assert "layers.0.grid" not in fresh.state_dict()
     fresh.load_state_dict(state)
     twin = copy.deepcopy(model)
     assert torch.equal(fresh(x), model(x)) and torch.equal(twin(x), model(x))
-    model[0].coeff.data.zero_()
+    model.layers[0].coeff.data.zero_()
     assert torch.equal(twin(x), fresh(x))  # a copy of its own
     twin.load_state_dict(KAN([3, 4, 2], "bspline", bias=True).state_dict())  # without a grid: back to the first one
-    assert twin[0].grid is None and twin[0].mask is None
+    assert twin.layers[0].grid is None and twin.layers[0].mask is None
 
     want = fresh(x)
     torch.testing.assert_close(copy.deepcopy(fresh).double()(x.double()).float(), want, rtol=1e-4, atol=1e-5)
     for dtype in (torch.float16, torch.bfloat16):
         narrow = copy.deepcopy(fresh).to(dtype)
-        assert narrow[0].grid.dtype == torch.float32 and torch.equal(narrow[0].grid, fresh[0].grid)
+        assert narrow.layers[0].grid.dtype == torch.float32 and torch.equal(narrow.layers[0].grid, fresh.layers[0].grid)
         assert narrow(x.to(dtype)).dtype == dtype and rms(narrow(x.to(dtype)).float() - want) < 0.05 * rms(want) + 0.05
         narrow.update_grid(x.to(dtype))
         assert torch.isfinite(narrow(x.to(dtype))).all()
@@ -360,14 +360,14 @@ def test_update_grid_of_a_network_and_of_what_has_none():
     model = KAN([3, 5, 2], dtype=F64)
     x = torch.rand(300, 3, dtype=F64) * 3
     model.update_grid(x)
-    assert all(layer.grid.shape == (layer.in_features, 12) for layer in model)
-    hidden = model[0](x)
-    inner = model[1].grid[:, 3:-3]
+    assert all(layer.grid.shape == (layer.in_features, 12) for layer in model.layers)
+    hidden = model.layers[0](x)
+    inner = model.layers[1].grid[:, 3:-3]
     assert (inner[:, 0] <= hidden.min(0).values).all() and (inner[:, -1] >= hidden.max(0).values - 1e-9).all()
     with pytest.raises(TypeError, match="update_grid needs a BSpline"):
         KANLinear(3, 2, "rbf").update_grid(x)
     with pytest.raises(ValueError, match="grid_eps must be in"):
-        model[0].update_grid(x, grid_eps=2)
+        model.layers[0].update_grid(x, grid_eps=2)
     seen = KANLinear(3, 2, layer_norm=True, dtype=F64)
     seen.update_grid(100 * x)
     assert seen.grid.abs().max() < 5  # the basis sees the norm of x

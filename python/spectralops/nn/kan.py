@@ -227,8 +227,8 @@ def _knots(basis: BSpline, device) -> Tensor:
     return (start + step * torch.arange(basis.size + basis.order + 1, dtype=torch.float64, device=device))[None]
 
 
-class KAN(nn.Sequential):
-    """KANLinear layers of the given widths, one after the other.
+class KAN(nn.Module):
+    """KANLinear layers of the given widths, one after the other, in `layers`.
 
     Args:
         widths: (I, hidden..., O), two numbers or more. basis and the rest: :class:`KANLinear`'s, the same for all layers.
@@ -240,14 +240,20 @@ class KAN(nn.Sequential):
         widths = tuple(widths)
         if len(widths) < 2:
             raise ValueError(f"widths must have two numbers or more; got {widths}")
+        super().__init__()
         basis = as_basis(basis)
-        super().__init__(*(KANLinear(i, o, basis, **kwargs) for i, o in zip(widths, widths[1:])))
         self.widths = widths
+        self.layers = nn.ModuleList(KANLinear(i, o, basis, **kwargs) for i, o in zip(widths, widths[1:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
     @torch.no_grad()
     def update_grid(self, x: Tensor, margin: float = 0.01, grid_eps: float = 0.02, *, fence: float | None = 3.0) -> None:
         """:meth:`KANLinear.update_grid` of each layer, on what the layers before it, already updated, make of x."""
-        for layer in self:
+        for layer in self.layers:
             layer.update_grid(x, margin, grid_eps, fence=fence)
             x = layer(x)
 
@@ -265,6 +271,6 @@ class KAN(nn.Sequential):
         return sum(layer.prune(z, threshold) for layer, z in self._inputs(x))
 
     def _inputs(self, x: Tensor):
-        for layer in self:
+        for layer in self.layers:
             yield layer, x
             x = layer(x)

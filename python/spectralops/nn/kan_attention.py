@@ -86,7 +86,7 @@ class KANAttention(nn.Module):
 
     def _head(self, q: Tensor, k: Tensor, v: Tensor, coeff: Tensor, project: Tensor) -> Tensor:
         """(B, N, d) each -> (B, N, d)."""
-        values = project.mT.to(v.dtype) @ v  # (B, r, d)
+        values = project.transpose(0, 1).to(v.dtype) @ v  # (B, r, d)
         traced = exporting() or torch.compiler.is_compiling()
         scores = q.shape[0] * q.shape[1] * k.shape[1] if not traced else 0
         if self.chunk is None or scores <= self.chunk:
@@ -102,7 +102,7 @@ class KANAttention(nn.Module):
         return torch.cat(blocks, 1)
 
     def _rows(self, q: Tensor, k: Tensor, values: Tensor, coeff: Tensor) -> Tensor:
-        scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, n, N)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(1, 2)  # (B, n, N)
         phi = kan_linear(scores, coeff, self.basis, precision=self.precision, backend=chosen(self.backend))
         return phi @ values
 

@@ -12,15 +12,15 @@ def _sine(x: Tensor, omega: float) -> Tensor:
     return torch.sin(omega * x)
 
 
-class SIREN(nn.Sequential):
+class SIREN(nn.Module):
     r"""h_{l+1} = sin(omega (W_l h_l + b_l)), then a linear layer (or a sine layer): x (..., in) -> (..., out).
 
     Args:
-        in_features, hidden_features, out_features; layers: how many hidden sine layers, 1 or more.
+        in_features, hidden_features, out_features; layers: how many hidden sine layers, 1 or more; all linear layers are in `layers`.
         omega_0: omega of the first layer, omega of the others. outermost_linear: False ends with a sine.
 
-    Initial weights: uniform on +-1 / in in the first layer, +-sqrt(6 / fan_in) / omega after it; biases as nn.Linear's. So every
-    pre-activation after the first is about normal with unit variance, whatever the depth. Derivatives: every order.
+    Initial weights: uniform on +-1 / in in the first layer, +-sqrt(6 / fan_in) / omega after it; biases as nn.Linear's. So
+    omega W h is about normal with unit variance after the first layer, whatever the depth. Derivatives: every order.
 
     Source: V. Sitzmann et al., Implicit Neural Representations with Periodic Activation Functions, 2020.
     """
@@ -41,21 +41,22 @@ class SIREN(nn.Sequential):
         if layers < 1:
             raise ValueError(f"layers must be at least 1; got {layers}")
         widths = [in_features, *[hidden_features] * layers, out_features]
-        super().__init__(*(nn.Linear(i, o, device=device, dtype=dtype) for i, o in zip(widths, widths[1:])))
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(i, o, device=device, dtype=dtype) for i, o in zip(widths, widths[1:]))
         self.omega_0, self.omega, self.outermost_linear = omega_0, omega, outermost_linear
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        for number, linear in enumerate(self):
+        for number, linear in enumerate(self.layers):
             linear.reset_parameters()
             bound = math.sqrt(6 / linear.in_features) / self.omega if number else 1 / linear.in_features
             nn.init.uniform_(linear.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        for number, linear in enumerate(self):
+        for number, linear in enumerate(self.layers):
             x = linear(x)
-            if number < len(self) - 1 or not self.outermost_linear:
+            if number < len(self.layers) - 1 or not self.outermost_linear:
                 x = _sine(x, self.omega if number else self.omega_0)
         return x
 
