@@ -222,7 +222,7 @@ def test_kaf_is_its_formula(norm):
     assert layer.alpha.item() == 1 and layer.beta.item() == 0.01
     with torch.no_grad():
         layer.beta.fill_(0.7)
-    z = (F.layer_norm(x, (6,)) if norm else x) @ layer.frequencies + layer.phase
+    z = (F.layer_norm(x, (6,)) if norm else x) @ layer.frequencies.T + layer.phase
     features = torch.cat([torch.cos(z), torch.sin(z)], -1) @ layer.combine.weight.T + layer.combine.bias
     want = (F.gelu(x) + 0.7 * features) @ layer.linear.weight.T + layer.linear.bias
     torch.testing.assert_close(layer(x), want, rtol=1e-12, atol=1e-12)
@@ -246,6 +246,25 @@ def test_fan_is_its_formula():
         FAN(6, 20, 0.6)
 
 
+def test_a_loss_on_the_laplacian_of_a_siren_can_be_trained():
+    net = SIREN(2, 16, 1, 2, omega_0=3.0, omega=3.0, dtype=F64)
+    x = torch.rand(5, 2, dtype=F64, requires_grad=True)
+
+    def laplacian(f):
+        (first,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+        return sum(torch.autograd.grad(first[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(2))
+
+    def plain(x):
+        for layer in net.layers[:-1]:
+            x = torch.sin(3 * layer(x))
+        return net.layers[-1](x)
+
+    weights = [layer.weight for layer in net.layers]
+    for a, b in zip(*(torch.autograd.grad(laplacian(f).square().sum(), weights) for f in (net, plain))):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+        assert a.abs().sum() > 0
+
+
 def test_siren_is_its_formula_and_keeps_its_distribution():
     net = SIREN(2, 16, 3, 2, dtype=F64)
     x = torch.rand(5, 2, dtype=F64).mul_(2).sub_(1).requires_grad_()
@@ -267,7 +286,9 @@ def test_siren_is_its_formula_and_keeps_its_distribution():
         SIREN(2, 16, 3, 0)
 
 
-@pytest.mark.parametrize("make", [lambda: GRKAN(8, 16), lambda: KAF(8, 3), lambda: FAN(8, 6), lambda: SIREN(8, 16, 2)])
+@pytest.mark.parametrize(
+    "make", [lambda: GRKAN(8, 16), lambda: KAF(8, 3), lambda: FAN(8, 6), lambda: SIREN(8, 16, 2), lambda: SIREN(8, 16, 2, backend=None)]
+)
 def test_others_compile_copy_and_load(make):
     torch._dynamo.reset()
     model, fresh, x = make(), make(), torch.randn(5, 8)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-
-def _fan(x: Tensor, weight_p: Tensor, weight_g: Tensor, bias_g: Tensor | None) -> Tensor:
-    z = F.linear(x, weight_p)
-    return torch.cat([z.cos(), z.sin(), F.gelu(F.linear(x, weight_g, bias_g))], -1)
+from ..ops.fan import fan
+from .kan_spec import chosen
 
 
 class FAN(nn.Module):
@@ -17,18 +14,29 @@ class FAN(nn.Module):
 
     Args:
         in_features, out_features: I and O. p_ratio: W_p has int(p_ratio O) rows, p_ratio in [0, 0.5].
+        backend: :func:`spectralops.fan`'s, whose derivatives these are: first and second, and every order with "reference".
 
-    Parameters: `weight_p` (P, I), `weight_g` (O - 2 P, I), `bias_g`, initialised as nn.Linear's. Derivatives: every order.
+    Parameters: `weight_p` (P, I), `weight_g` (O - 2 P, I), `bias_g`, initialised as nn.Linear's.
 
     Source: Y. Dong et al., FAN: Fourier Analysis Networks, 2024.
     """
 
-    def __init__(self, in_features: int, out_features: int, p_ratio: float = 0.25, *, bias: bool = True, device=None, dtype=None):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        p_ratio: float = 0.25,
+        *,
+        bias: bool = True,
+        backend: str | None = None,
+        device=None,
+        dtype=None,
+    ):
         super().__init__()
         if not 0 <= p_ratio <= 0.5:
             raise ValueError(f"p_ratio must be in [0, 0.5]; got {p_ratio}")
         periodic, place = int(p_ratio * out_features), {"device": device, "dtype": dtype}
-        self.in_features, self.out_features, self.p_ratio = in_features, out_features, p_ratio
+        self.in_features, self.out_features, self.p_ratio, self.backend = in_features, out_features, p_ratio, backend
         self.weight_p = nn.Parameter(torch.empty(periodic, in_features, **place))
         self.weight_g = nn.Parameter(torch.empty(out_features - 2 * periodic, in_features, **place))
         self.bias_g = nn.Parameter(torch.empty(out_features - 2 * periodic, **place)) if bias else None
@@ -41,7 +49,7 @@ class FAN(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _fan(x, self.weight_p, self.weight_g, self.bias_g)
+        return fan(x, self.weight_p, self.weight_g, self.bias_g, backend=chosen(self.backend))
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, p_ratio={self.p_ratio}"

@@ -8,21 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def _fourier_features(x: Tensor, weight: Tensor, phase: Tensor) -> Tensor:
-    z = x @ weight + phase
-    return torch.cat([z.cos(), z.sin()], -1)
+from ..ops.fan import fourier_features
+from .kan_spec import chosen
 
 
 class KAF(nn.Module):
-    r"""y = W (alpha GELU(x) + beta C [cos(z), sin(z)]) + b, z = LayerNorm(x) A + phi: x (..., I) -> (..., O).
+    r"""y = W (alpha GELU(x) + beta C [cos(z), sin(z)]) + b, z = A LayerNorm(x) + phi: x (..., I) -> (..., O).
 
     Args:
-        in_features, out_features: I and O. features: F, columns of A. layer_norm: False leaves the norm out.
-        expectation: of the initial variance of A, 1 / (expectation I).
+        in_features, out_features: I and O. features: F, rows of A. layer_norm: False leaves the norm out.
+        expectation: of the initial variance of A, 1 / (expectation I). backend: :func:`spectralops.fourier_features`'s, whose
+            derivatives this layer has: first and second, and every order with "reference".
 
-    Parameters: `frequencies` A (I, F), normal; `phase` (F,), uniform on [0, 2 pi]; `combine` C, a linear layer from 2 F to I with
-    Xavier uniform weight; `alpha` = 1, `beta` = 0.01, scalars; `linear` W, b. Derivatives: every order.
+    Parameters: `frequencies` A (F, I), normal; `phase` (F,), uniform on [0, 2 pi]; `combine` C, a linear layer from 2 F to I with
+    Xavier uniform weight; `alpha` = 1, `beta` = 0.01, scalars; `linear` W, b.
 
     Source: J. Zhang et al., Kolmogorov-Arnold Fourier Networks, 2025.
     """
@@ -36,14 +35,15 @@ class KAF(nn.Module):
         layer_norm: bool = True,
         expectation: float = 1.64,
         bias: bool = True,
+        backend: str | None = None,
         device=None,
         dtype=None,
     ):
         super().__init__()
         place = {"device": device, "dtype": dtype}
-        self.in_features, self.features, self.expectation = in_features, features, expectation
+        self.in_features, self.features, self.expectation, self.backend = in_features, features, expectation, backend
         self.norm = nn.LayerNorm(in_features, **place) if layer_norm else None
-        self.frequencies = nn.Parameter(torch.empty(in_features, features, **place))
+        self.frequencies = nn.Parameter(torch.empty(features, in_features, **place))
         self.phase = nn.Parameter(torch.empty(features, **place))
         self.combine = nn.Linear(2 * features, in_features, **place)
         self.linear = nn.Linear(in_features, out_features, bias, **place)
@@ -64,7 +64,7 @@ class KAF(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = x if self.norm is None else self.norm(x)
-        features = self.combine(_fourier_features(z, self.frequencies, self.phase))
+        features = self.combine(fourier_features(z, self.frequencies, self.phase, backend=chosen(self.backend)))
         return self.linear(self.alpha * F.gelu(x) + self.beta * features)
 
     def extra_repr(self) -> str:

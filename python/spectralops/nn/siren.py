@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-
-def _sine(x: Tensor, omega: float) -> Tensor:
-    return torch.sin(omega * x)
+from ..ops.activations import sine
+from .kan_spec import chosen
 
 
 class SIREN(nn.Module):
@@ -18,9 +17,11 @@ class SIREN(nn.Module):
     Args:
         in_features, hidden_features, out_features; layers: how many hidden sine layers, 1 or more; all linear layers are in `layers`.
         omega_0: omega of the first layer, omega of the others. outermost_linear: False ends with a sine.
+        backend: :func:`spectralops.sine`'s. "reference" has derivatives of every order, and a loss on second derivatives of the
+            network, a Laplacian, needs the third to train; None takes the kernels, which have two.
 
     Initial weights: uniform on +-1 / in in the first layer, +-sqrt(6 / fan_in) / omega after it; biases as nn.Linear's. So
-    omega W h is about normal with unit variance after the first layer, whatever the depth. Derivatives: every order.
+    omega W h is about normal with unit variance after the first layer, whatever the depth.
 
     Source: V. Sitzmann et al., Implicit Neural Representations with Periodic Activation Functions, 2020.
     """
@@ -35,6 +36,7 @@ class SIREN(nn.Module):
         omega_0: float = 30.0,
         omega: float = 30.0,
         outermost_linear: bool = True,
+        backend: str | None = "reference",
         device=None,
         dtype=None,
     ):
@@ -43,7 +45,7 @@ class SIREN(nn.Module):
         widths = [in_features, *[hidden_features] * layers, out_features]
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(i, o, device=device, dtype=dtype) for i, o in zip(widths, widths[1:]))
-        self.omega_0, self.omega, self.outermost_linear = omega_0, omega, outermost_linear
+        self.omega_0, self.omega, self.outermost_linear, self.backend = omega_0, omega, outermost_linear, backend
         self.reset_parameters()
 
     @torch.no_grad()
@@ -57,7 +59,7 @@ class SIREN(nn.Module):
         for number, linear in enumerate(self.layers):
             x = linear(x)
             if number < len(self.layers) - 1 or not self.outermost_linear:
-                x = _sine(x, self.omega if number else self.omega_0)
+                x = sine(x, self.omega if number else self.omega_0, backend=chosen(self.backend))
         return x
 
     def extra_repr(self) -> str:
