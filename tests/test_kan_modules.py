@@ -82,6 +82,10 @@ def test_initial_scale_is_what_it_says():
         x = torch.rand(4096, 64) * (high - low) + low
         assert 0.85 < rms(layer(x)) < 1.15, basis
         assert abs(rms(KANLinear(64, 256, basis).coeff) / rms(layer.coeff) - 0.1) < 0.01
+    far = B.RBF(centres=torch.linspace(90, 110, 6), width=4.0)
+    starts = torch.linspace(40, 60, 5)
+    for basis, x in ((far, torch.rand(4096, 64) * 20 + 90), (B.ReLUPower(starts=starts, ends=starts + 9), torch.rand(4096, 64) * 29 + 40)):
+        assert 0.85 < rms(KANLinear(64, 256, basis, base_activation=None)(x)) < 1.15
     assert KANLinear(64, 8).base_weight.abs().max() <= 1 / 8  # kaiming as nn.Linear's
 
 
@@ -198,6 +202,12 @@ def test_state_copies_and_dtypes():
     assert "grid=adapted" in repr(fresh) and "BSpline" in repr(fresh)
     meta = KANLinear(3, 4, "rbf", device="meta", dtype=torch.bfloat16)
     assert meta.coeff.is_meta and meta.coeff.dtype == torch.bfloat16
+    with torch.device("meta"):
+        later = KANLinear(3, 4, "rbf")
+    later.to_empty(device="cpu").reset_parameters()
+    assert torch.isfinite(later(x)).all() and rms(later.coeff) > 0
+    with pytest.raises(RuntimeError, match="Unexpected key.*grid"):
+        KAN([3, 4, 2], "rbf").load_state_dict({**KAN([3, 4, 2], "rbf").state_dict(), "layers.0.grid": state["layers.0.grid"]})
 
 
 def test_knots_of_the_basis_become_a_buffer():
@@ -456,6 +466,8 @@ def test_pruned_edges_are_off_and_stay_off():
     assert layer.prune(x, 0.0) == left  # off stays off
     layer.mask = None
     torch.testing.assert_close(layer(x), edges(layer, x).sum(-1))
+    layer.prune(torch.full((2, 6), float("nan"), dtype=F64))
+    assert layer.mask.all()  # not by a batch that tells nothing
     model = KAN([3, 4, 2])
     y = torch.randn(50, 3)
     assert model.prune(y, 1e9) == 0 and model(y).eq(0).all() and len(model.edge_norms(y)) == 2

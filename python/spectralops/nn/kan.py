@@ -143,8 +143,8 @@ class KANLinear(nn.Module):
         more than `fence` times the width of the central nine tenths beyond them do not stretch the range (None: they do).
         A column without spread keeps its knots and coefficients. Rows that are not finite are left out; without any row nothing
         happens. The fit is least squares in float64 at the rows of x and, with small weight, at points in every interval, so
-        that empty intervals keep the function they had; it is never NaN. Memory: I K^2 and a chunk of rows. `coeff` is changed in
-        place; `grid` becomes (I, T) knots of this layer, in float32 (float64 for a float64 layer).
+        that empty intervals keep the function they had; it is never NaN. Memory: x in float64, I K^2 and a chunk of rows. `coeff` is changed
+        in place; `grid` becomes (I, T) knots of this layer, in float32 (float64 for a float64 layer).
 
         Raises TypeError where the basis is not a BSpline, ValueError on shapes.
         """
@@ -178,7 +178,7 @@ class KANLinear(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """A layer has a grid or a mask where the state dict has one."""
-        for name in ("grid", "mask"):
+        for name in ("grid", "mask") if isinstance(self.basis, BSpline) else ("mask",):
             given = state_dict.get(prefix + name)
             if given is not None and (self._buffers[name] is None or self._buffers[name].shape != given.shape):
                 dtype = torch.bool if name == "mask" else self._grid_like(given[:0]).dtype
@@ -214,7 +214,7 @@ class KANLinear(nn.Module):
         """Switch off the edges whose mean absolute value over the rows of x is below `threshold`, by `mask`; the parameters stay.
         Returns how many edges are left. An edge once off stays off; `mask = None` brings all back."""
         rows = max(1, x.numel() // self.in_features)
-        kept = self.edge_norms(x) / rows >= threshold
+        kept = ~(self.edge_norms(x) / rows < threshold)  # an edge that is NaN stays, to be seen
         self.mask = kept if self.mask is None else self.mask & kept
         return int(self.mask.sum())
 

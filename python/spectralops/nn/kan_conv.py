@@ -85,7 +85,10 @@ class KANConv2d(nn.Module):
             parts = []
             for top in range(0, height, band):
                 part = image[:, :, slice(*self._rows(top, min(top + band, height)))]
-                parts.append(checkpoint(self._band, part, use_reentrant=False) if again else self._band(part))
+                if again:
+                    parts.append(checkpoint(self._band, part, use_reentrant=False, preserve_rng_state=False))
+                else:
+                    parts.append(self._band(part))
             y.append(torch.cat(parts, 2))
         y = torch.cat(y)
         return y[0] if single else y

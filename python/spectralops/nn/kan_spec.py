@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import basis as B
 from ..basis import Basis, BSpline, Mix
+from ..ops.kan_basis import RADIAL, RELU_POWER
 
 # name -> the class and the arguments that stand where none are given: those of the layer each basis comes from
 NAMES: dict[str, tuple[type[Basis], dict]] = {
@@ -46,15 +47,24 @@ def as_basis(spec: Basis | str | dict | list | tuple) -> Basis:
     given = {k: v for k, v in given.items() if k != "name"}
     own_grid = {"knots", "centres", "starts"} & given.keys()
     default = {k: v for k, v in default.items() if k == "order" or not own_grid}
-    return cls(**{**default, **given})
+    with torch.device("cpu"):  # a layer made on the meta device has a basis all the same
+        return cls(**{**default, **given})
 
 
 def interval(basis: Basis) -> tuple[float, float]:
-    """Where a basis is meant to be used: its grid, or [-1, 1]."""
-    if isinstance(basis, BSpline) and hasattr(basis, "knots"):
-        knots = basis.knots.detach()
-        return knots[..., basis.order].min().item(), knots[..., -basis.order - 1].max().item()
-    return getattr(basis, "low", -1.0), getattr(basis, "high", 1.0)
+    """Where a basis is meant to be used: its grid, between its first and last centre, or [-1, 1]."""
+    if hasattr(basis, "low"):
+        return basis.low, basis.high
+    table = basis._table
+    if isinstance(basis, BSpline):
+        low, high = table[:, basis.order], table[:, -basis.order - 1]
+    elif basis.family == RADIAL and basis.size > 1:
+        low = high = table[0]
+    elif basis.family == RELU_POWER:
+        low, high = table[0], table[1]
+    else:
+        return -1.0, 1.0
+    return low.min().item(), high.max().item()
 
 
 @torch.no_grad()
@@ -67,7 +77,7 @@ def mean_square(basis: Basis) -> float:
         table = part._table
         inputs = table.shape[0] if isinstance(part, BSpline) and table is not None else 1
         total += part(x.expand(-1, inputs)).square().sum(-1).mean().item()
-    return total
+    return total or 1.0
 
 
 def exporting() -> bool:
