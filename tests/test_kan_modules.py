@@ -84,7 +84,8 @@ def test_initial_scale_is_what_it_says():
         assert abs(rms(KANLinear(64, 256, basis).coeff) / rms(layer.coeff) - 0.1) < 0.01
     far = B.RBF(centres=torch.linspace(90, 110, 6), width=4.0)
     starts = torch.linspace(40, 60, 5)
-    for basis, x in ((far, torch.rand(4096, 64) * 20 + 90), (B.ReLUPower(starts=starts, ends=starts + 9), torch.rand(4096, 64) * 29 + 40)):
+    bumps, x = B.ReLUPower(starts=starts, ends=starts + 9), torch.rand(4096, 64)
+    for basis, x in ((far, x * 20 + 90), (bumps, x * 29 + 40)):
         assert 0.85 < rms(KANLinear(64, 256, basis, base_activation=None)(x)) < 1.15
     assert KANLinear(64, 8).base_weight.abs().max() <= 1 / 8  # kaiming as nn.Linear's
 
@@ -327,7 +328,7 @@ def test_nothing_makes_the_refit_nan(order, outside, edge, dtype):
         "tiny": lambda n: torch.randn(n) * 1e-8,
         "far": lambda n: torch.randn(n) + 1e6,
         "outlier": lambda n: torch.cat([torch.randn(n - 1), torch.tensor([1e6])]),
-        "not finite": lambda n: torch.cat([torch.randn(n), torch.tensor([float("nan"), float("inf")])])[-n:] if n > 2 else torch.randn(n),
+        "not finite": lambda n: torch.cat([torch.randn(n), torch.tensor([float("nan"), float("inf")][: n - 1])])[-n:],
     }  # fmt: skip
     basis = B.BSpline(5, order, outside=outside, edge=edge)
     for n in (1, 3, 100):

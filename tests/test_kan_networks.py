@@ -286,9 +286,10 @@ def test_siren_is_its_formula_and_keeps_its_distribution():
         SIREN(2, 16, 3, 0)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: GRKAN(8, 16), lambda: KAF(8, 3), lambda: FAN(8, 6), lambda: SIREN(8, 16, 2), lambda: SIREN(8, 16, 2, backend=None)]
-)
+OTHERS = [lambda: GRKAN(8, 16), lambda: KAF(8, 3), lambda: FAN(8, 6), *(lambda b=b: SIREN(8, 16, 2, backend=b) for b in ("reference", None))]
+
+
+@pytest.mark.parametrize("make", OTHERS)
 def test_others_compile_copy_and_load(make):
     torch._dynamo.reset()
     model, fresh, x = make(), make(), torch.randn(5, 8)

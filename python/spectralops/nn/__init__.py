@@ -12,5 +12,6 @@ from .rational_init import rational_init
 from .siren import SIREN
 
 __all__ = [
-    "FAN", "GRKAN", "HadamardRotation", "KAF", "KAN", "KANAttention", "KANConv2d", "KANLinear", "Rational", "SIREN", "rational_init",
+    "FAN", "GRKAN", "HadamardRotation", "KAF", "KAN", "KANAttention", "KANConv2d", "KANLinear", "Rational", "SIREN",
+    "rational_init",
 ]  # fmt: skip

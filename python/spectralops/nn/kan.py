@@ -143,8 +143,8 @@ class KANLinear(nn.Module):
         more than `fence` times the width of the central nine tenths beyond them do not stretch the range (None: they do).
         A column without spread keeps its knots and coefficients. Rows that are not finite are left out; without any row nothing
         happens. The fit is least squares in float64 at the rows of x and, with small weight, at points in every interval, so
-        that empty intervals keep the function they had; it is never NaN. Memory: x in float64, I K^2 and a chunk of rows. `coeff` is changed
-        in place; `grid` becomes (I, T) knots of this layer, in float32 (float64 for a float64 layer).
+        that empty intervals keep the function they had; it is never NaN. Memory: x in float64, I K^2 and a chunk of
+        rows. `coeff` is changed in place; `grid` becomes (I, T) knots of this layer, float32 (float64 for a float64 layer).
 
         Raises TypeError where the basis is not a BSpline, ValueError on shapes.
         """

@@ -15,7 +15,8 @@ class SIREN(nn.Module):
     r"""h_{l+1} = sin(omega (W_l h_l + b_l)), then a linear layer (or a sine layer): x (..., in) -> (..., out).
 
     Args:
-        in_features, hidden_features, out_features; layers: how many hidden sine layers, 1 or more; all linear layers are in `layers`.
+        in_features, hidden_features, out_features; layers: how many hidden sine layers, 1 or more; the linear layers are in
+            `layers`.
         omega_0: omega of the first layer, omega of the others. outermost_linear: False ends with a sine.
         backend: :func:`spectralops.sine`'s. "reference" has derivatives of every order, and a loss on second derivatives of the
             network, a Laplacian, needs the third to train; None takes the kernels, which have two.
