@@ -9,10 +9,11 @@ from .ops.hadamard import hadamard_transform, srht
 from .ops.hadamard_quantize import hadamard_quantize
 from .ops.kan import kan_linear
 from .ops.rational import rational
+from .ops.wavelet import wavelet_linear
 from .replace import replace
 
 __version__ = "0.1.0"
-OPS = ("rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear")  # the names that explain and profile take
+OPS = ("rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear")  # the names that explain and profile take
 
 __all__ = [*OPS, "basis", "explain", "replace", "nn", "testing", "OPS"]
 

@@ -151,3 +151,24 @@ def _(grad, x, u, table, code, scalars, base, m, precision, backend=None):
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     outputs, inputs = grad.shape[1], x.shape[1]
     return x.new_empty(outputs, inputs, code[1], dtype=dtype), x.new_empty(outputs, inputs if base else 0, dtype=dtype)
+
+
+@_define("wavelet_forward(Tensor x, Tensor weight, Tensor scale, Tensor translation, int kind, str? backend=None) -> Tensor")
+def _(x, weight, scale, translation, kind, backend=None):
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+@_define(
+    "wavelet_backward(Tensor grad, Tensor x, Tensor weight, Tensor scale, Tensor translation, int kind, str? backend=None)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+def _(grad, x, weight, scale, translation, kind, backend=None):
+    return _like(x, weight, scale, translation)
+
+
+@_define(
+    "wavelet_double_backward(Tensor ggx, Tensor ggw, Tensor ggs, Tensor ggt, Tensor grad, Tensor x, Tensor weight, Tensor scale,"
+    " Tensor translation, int kind, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+def _(ggx, ggw, ggs, ggt, grad, x, weight, scale, translation, kind, backend=None):
+    return _like(grad, x, weight, scale, translation)

@@ -7,6 +7,9 @@ from ..ops.hadamard_reference import hadamard_quantize, srht
 from ..ops.rational_reference import backward as rational_backward
 from ..ops.rational_reference import double_backward as rational_double_backward
 from ..ops.rational_reference import forward as rational_forward
+from ..ops.wavelet_reference import backward as wavelet_backward
+from ..ops.wavelet_reference import double_backward as wavelet_double_backward
+from ..ops.wavelet_reference import forward as wavelet_forward
 
 __all__ = [
     "hadamard",
@@ -19,6 +22,9 @@ __all__ = [
     "rational_forward",
     "srht",
     "supports",
+    "wavelet_backward",
+    "wavelet_double_backward",
+    "wavelet_forward",
 ]
 
 
