@@ -32,12 +32,13 @@ from .rational_activations import RationalActivations
 from .report import ALREADY, FAILED, REPLACED, SKIPPED, WOULD, Report, Row
 from .verify import random_inputs, trimmed
 from .verify import verify as _verify
+from .wav_kan import WavKAN
 
 __all__ = ["MATCHERS", "Matcher", "Plan", "Refused", "Report", "Row", "replace", "restore"]
 
 MATCHERS: list[Matcher] = [
     RationalActivations(), KATRational(), CompressedTensorsHadamard(), Pykan(), PykanLayer(), EfficientKAN(), FastKAN(),
-    FasterKAN(), ChebyKAN(), FourierKAN(),
+    FasterKAN(), ChebyKAN(), FourierKAN(), WavKAN(),
 ]  # fmt: skip
 
 

@@ -29,10 +29,6 @@ from .kan_common import activation_name, check_knots, kan_plan, kan_with_base, o
 from .matcher import Matcher, Plan, Refused, backend_of, has_tensors, require, require_plain, untouched
 
 
-def _layer_class(cls: type) -> bool:
-    return cls.__name__ == "KANLayer" and not any(b.__name__ == "KANLayer" for b in cls.__mro__[1:])
-
-
 def _check_layer(module: nn.Module) -> tuple[int, int, int]:
     """(I, O, K) of a KANLayer."""
     coef, grid = module._parameters.get("coef"), module._parameters.get("grid")
@@ -66,7 +62,8 @@ def _output(layer: nn.Module, x: Tensor) -> Tensor:
 def _layer_forward(original):
     def forward(self, x: Tensor, *args, **kwargs):
         fits = not args and not kwargs and takes(x, self.coef, len(self.coef)) and x.dim() == 2
-        if not fits or not torch.is_grad_enabled() or not any(t.requires_grad for t in (x, *self.parameters())):
+        trains = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.parameters()))
+        if not fits or not trains or torch._C._are_functorch_transforms_active():  # which have no checkpoints
             return original(self, x, *args, **kwargs)
         _, *edges = checkpoint(original, self, x, use_reentrant=False, preserve_rng_state=False)
         return _output(self, x), *edges
@@ -97,6 +94,9 @@ class PykanLayer(Matcher):
         )
 
 
+_LAYER = PykanLayer()
+
+
 # ---- MultKAN -----------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +118,7 @@ class _View:
 def _numerical(layer: nn.Module):
     def call(x: Tensor):
         coef = layer.coef
-        if not _layer_class(type(layer)) or not untouched(layer) or not takes(x, coef, len(coef)):
+        if not _LAYER.known_class(type(layer)) or not untouched(layer) or not takes(x, coef, len(coef)):
             return layer(x)
         return _output(layer, x), None, None, None
 
@@ -145,7 +145,7 @@ def _model_forward(original):
 class Pykan(Matcher):
     package = "pykan"
     op = "kan_linear"
-    classes = ("kan.MultKAN.MultKAN", "kan.MultKAN.KAN")
+    classes = ("kan.MultKAN.MultKAN",)
     names = ("MultKAN",)
 
     def resembles(self, module: nn.Module) -> bool:
@@ -159,7 +159,7 @@ class Pykan(Matcher):
         if not self.resembles(module) or not len(module.act_fun) or len(module.act_fun) != len(module.symbolic_fun):
             raise Refused("it has not the act_fun, symbolic_fun and save_act of the published module")
         for i, layer in enumerate(module.act_fun):
-            if not _layer_class(type(layer)):
+            if not _LAYER.known_class(type(layer)):
                 raise Refused(f"its act_fun.{i} is a {type(layer).__name__}, not a KANLayer")
             require_plain(layer, f"act_fun.{i}")
             _check_layer(layer)
