@@ -5,7 +5,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from spectralops.replace.verify import relative_l2
 from torch import nn
+
+I, O = 6, 5  # noqa: E741, the inputs and outputs of the layers under test
 
 _broken = False
 
@@ -324,3 +327,34 @@ class MultKAN(nn.Module):
             x = self.node_scale[l] * x
             self.acts.append(x.detach())
         return x
+
+
+# ---- what the tests share ---------------------------------------------------------------------------
+
+
+def speedy(model, symbols=True):
+    model.save_act, model.symbolic_enabled = False, symbols
+    return model
+
+
+def data(rows=48, spread=0.8):
+    return torch.randn(rows, I, generator=torch.Generator().manual_seed(4)) * spread
+
+
+def results(module, x):
+    """Output and gradients of one call, the latter for eight cotangents: one may be right or wrong by luck."""
+    x, g = x.clone().requires_grad_(), torch.Generator().manual_seed(5)
+    y = module(x)
+    leaves = [x, *(p for p in module.parameters() if p.requires_grad)]
+    backs = [torch.randn(y.shape, generator=g).to(y) for _ in range(8)]
+    gradients = [torch.autograd.grad(y, leaves, b, retain_graph=True, allow_unused=True) for b in backs]
+    return [y.detach(), *(None if t[0] is None else torch.stack(t) for t in zip(*gradients))]
+
+
+def assert_as_good(after, before, truth):
+    for new, old, exact in zip(after, before, truth, strict=True):
+        assert (new is None) == (old is None)
+        if old is not None:
+            assert new.dtype == old.dtype and new.shape == old.shape
+            eps = torch.finfo(old.dtype).eps
+            assert relative_l2(new, exact) <= 2 * relative_l2(old, exact) + 2 * eps

@@ -1,7 +1,6 @@
-"""replace() on the layers of KAN packages: the stand-ins of kan_models.py, and pykan itself where it is installed."""
+"""replace() on the layers of KAN packages, by the stand-ins of kan_models.py."""
 
 import copy
-import functools
 import sys
 
 import kan_models as km
@@ -9,17 +8,14 @@ import numpy as np
 import pytest
 import spectralops as so
 import torch
-from kan_models import Efficient, Wavelet, break_originals
+from kan_models import Efficient, I, O, Wavelet, assert_as_good, break_originals, data, results, speedy
 from scipy.interpolate import BSpline
 from scipy.special import eval_chebyt
 from spectralops.replace import restore
 from spectralops.replace.verify import relative_l2
-from test_replace_packages import _has
 from third_party import assert_untouched, only, snapshot
 from torch import nn
 from torch.nn.utils import parametrize
-
-I, O = 6, 5  # noqa: E741
 
 LAYERS = {
     "efficient": lambda: Efficient.KANLinear(I, O),
@@ -42,37 +38,9 @@ LAYERS = {
 RANKS = {"efficient": (2, 3, O), "fast": (2, 3, O), "chebyshev": (6, O), "fourier": (2, 3, O)}
 
 
-def speedy(model, symbols=True):
-    model.save_act, model.symbolic_enabled = False, symbols
-    return model
-
-
 def make(name):
     torch.manual_seed(3)
     return LAYERS[name]()
-
-
-def data(rows=48, spread=0.8):
-    return torch.randn(rows, I, generator=torch.Generator().manual_seed(4)) * spread
-
-
-def results(module, x):
-    """Output and gradients of one call, the latter for eight cotangents: one may be right or wrong by luck."""
-    x, g = x.clone().requires_grad_(), torch.Generator().manual_seed(5)
-    y = module(x)
-    leaves = [x, *(p for p in module.parameters() if p.requires_grad)]
-    backs = [torch.randn(y.shape, generator=g).to(y) for _ in range(8)]
-    gradients = [torch.autograd.grad(y, leaves, b, retain_graph=True, allow_unused=True) for b in backs]
-    return [y.detach(), *(None if t[0] is None else torch.stack(t) for t in zip(*gradients))]
-
-
-def assert_as_good(after, before, truth):
-    for new, old, exact in zip(after, before, truth, strict=True):
-        assert (new is None) == (old is None)
-        if old is not None:
-            assert new.dtype == old.dtype and new.shape == old.shape
-            eps = torch.finfo(old.dtype).eps
-            assert relative_l2(new, exact) <= 2 * relative_l2(old, exact) + 2 * eps
 
 
 # ---- all of them ---------------------------------------------------------------------------------
@@ -454,134 +422,3 @@ def test_kat_on_a_gpu(monkeypatch):
     assert_as_good(after, before, truth)
     assert after[3][:, 1].abs().min() > 0
     assert torch.equal(group(x), before[0])  # back on a CPU it is the old forward
-
-
-# ---- pykan ---------------------------------------------------------------------------------------
-
-
-def test_pykan_model_with_activations_is_as_before_and_without_is_fused(monkeypatch):
-    torch.manual_seed(3)
-    model, x = km.MultKAN([I, [3, 2], O]), data()
-    before = model(x)
-    scales, acts = model.acts_scale_spline, [a.clone() for a in model.acts]
-    row = only(so.replace(model, example=data(20)))  # one row: its layers are computed by it
-    assert row.status == "replaced" and "save_act" in row.new_op and "fit(lamb=0)" in row.reason
-    assert model.acts_scale_spline is scales and torch.equal(model.cache_data, x)
-    assert torch.equal(model(x), before) and model.acts_scale_spline is not scales
-    model.save_act = False
-    break_originals(monkeypatch)
-    calls = km.Symbolic_KANLayer.calls
-    assert relative_l2(model(x), before) < 1e-6
-    assert all(relative_l2(a, b) < 1e-6 for a, b in zip(model.acts, acts, strict=True)) and model.acts_scale_spline == []
-    assert km.Symbolic_KANLayer.calls == calls
-
-
-def test_pykan_symbolic_edges_are_asked_as_soon_as_there_is_one():
-    model, x = make("pykan"), data()
-    so.replace(model)
-    layer = model.symbolic_fun[0]
-    with torch.no_grad():
-        layer.affine[1, 2] = torch.tensor([1.0, 0.5, 2.0, 0.1])
-    layer.mask.data[1][2] = 1.0  # as pykan writes it: no version counter sees this
-    model.act_fun[0].mask.data[2][1] = 0.0
-    plain = restored(model)
-    truth, before = results(copy.deepcopy(plain).double(), x.double()), results(plain, x)
-    assert_as_good(results(model, x), before, truth)
-
-
-def restored(model):
-    twin = copy.deepcopy(model)
-    for m in twin.modules():
-        m.__dict__.pop("forward", None)
-    return twin
-
-
-def test_pykan_layers_with_hooks_hung_on_later_run():
-    model, x, seen = make("pykan"), data(), []
-    so.replace(model)
-    model.act_fun[1].register_forward_hook(lambda *_: seen.append(1))
-    model(x)
-    assert seen == [1]
-
-
-def test_pykan_layer_alone_gives_its_four_tensors_and_their_gradients(monkeypatch):
-    torch.manual_seed(3)
-    layer, x = km.KANLayer(I, O), data()
-
-    def graded(m, which, x):
-        x = x.clone().requires_grad_()
-        out = m(x)
-        leaves = [x, m.coef, m.scale_base, m.scale_sp]
-        return [*(t.detach() for t in out), *torch.autograd.grad(sum(out[i].square().sum() for i in which), leaves)]
-
-    for which in ([0], [0, 1, 2], [0, 1, 2, 3]):
-        plain = copy.deepcopy(layer)
-        truth, before = graded(copy.deepcopy(plain).double(), which, x.double()), graded(plain, which, x)
-        with so.replace(plain, example=x) as report:
-            assert only(report).status == "replaced" and "training alone" in only(report).reason
-            assert_as_good(graded(plain, which, x), before, truth)
-    so.replace(layer)
-    y, _, edges, _ = layer(x)
-    break_originals(monkeypatch)
-    y.sum().backward()  # nothing is computed again
-    with pytest.raises(AssertionError, match="the old forward ran"):
-        edges.sum().backward()
-
-
-@pytest.fixture
-def kan():
-    if not _has("kan"):
-        pytest.skip("pykan is not installed")
-    import kan
-
-    return functools.partial(kan.KAN, grid=5, k=3, auto_save=False)
-
-
-def test_pykan_itself(kan, monkeypatch):
-    from kan.KANLayer import KANLayer
-
-    model, x = kan([I, [3, 2], 1]), data(60)
-    before = model(x)
-    assert only(so.replace(model, example=x)).status == "replaced"
-    assert torch.equal(model(x), before)
-    truth = restored_pykan(kan, model).double()(x.double())
-    model.speed()
-    model.update_grid_from_samples(x)  # turns save_act on for itself, and off again
-    moved, expected = model(x), restored_pykan(kan, model)(x)
-    assert relative_l2(moved, expected) < 1e-5
-    model.fix_symbolic(0, 1, 2, "sin", fit_params_bool=False, log_history=False)
-    model.symbolic_enabled = True
-    assert relative_l2(model(x), restored_pykan(kan, model)(x)) < 1e-5
-    assert relative_l2(before, truth) < 1e-5
-    monkeypatch.setattr(sys.modules["kan.KANLayer"], "coef2curve", None)
-    model(x).sum().backward()
-    assert model.act_fun[0].coef.grad.abs().max() > 0
-    monkeypatch.undo()
-    assert only(so.replace(KANLayer(I, O))).status == "replaced"
-
-
-def restored_pykan(kan, model):
-    twin = kan([I, [3, 2], 1])
-    for mine, theirs in zip(twin.act_fun, model.act_fun):
-        mine.grid.data = theirs.grid.data.clone()
-    twin.load_state_dict(model.state_dict())
-    for mine, theirs in zip(twin.symbolic_fun, model.symbolic_fun):
-        mine.funs = theirs.funs
-    return twin
-
-
-def test_pykan_trains_alike(kan, capsys):
-    x = data(80)
-    labels = torch.sin(x.sum(1, keepdim=True))
-    dataset = {"train_input": x, "test_input": x, "train_label": labels, "test_label": labels}
-    found = []
-    for replaced in (False, True):
-        model = kan([I, 4, 1], seed=0)
-        model.log_history = lambda *_: None
-        if replaced:
-            assert only(so.replace(model, example=x)).status == "replaced"
-        torch.manual_seed(0)
-        np.random.seed(0)
-        found.append(model.fit(dataset, opt="Adam", lr=0.02, steps=8, update_grid=False)["train_loss"])
-    assert found[0][-1] < found[0][0]
-    assert np.allclose(*found, rtol=1e-4)
