@@ -235,6 +235,11 @@ def test_the_name_alone_is_not_enough():
     assert so.replace(nn.Sequential(KANLinear(2, 3), ChebyKANLayer())).rows == []
 
 
+def test_our_own_layers_are_nobodys_copy(monkeypatch):
+    monkeypatch.setattr(Efficient.KANLinear, "__module__", "spectralops.nn.kan")
+    assert so.replace(Efficient.KANLinear(I, O)).rows == []
+
+
 def test_the_name_and_the_tensors_prove_nothing():
     class KANLinear(nn.Module):  # a copy that somebody changed
         def __init__(self):

@@ -76,6 +76,8 @@ class Matcher:
 
     def claims(self, module: nn.Module) -> bool:
         """Whether the module is one of ours, perhaps subclassed, parametrized or scripted."""
+        if type(module).__module__.partition(".")[0] == "spectralops":
+            return False  # nn.KANLinear is not efficient-kan's
         if any(class_name(base) in self.classes for base in type(module).__mro__):
             return True
         short = {base.__name__ for base in type(module).__mro__}
