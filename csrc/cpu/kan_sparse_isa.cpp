@@ -14,21 +14,22 @@ __attribute__((noinline)) void forward_slab(const KanJob& job, i64 rows, i64 inp
                                             const C* slab, i64 row_size, C* sums) {
   constexpr int L = lanes<C>;
   const int taps = T ? T : job.taps;
-  const i64 live = taps + (job.base != 0), stride = job.row_block, input_size = job.slots * row_size;
+  const bool base = job.base != 0;
+  const i64 live = taps + base, stride = job.row_block, input_size = job.slots * row_size, base_row = job.size * row_size;
   for (i64 r = 0; r < rows; ++r, sums += job.padded) {
     vec<C> s[V];
     SO_EACH for (int v = 0; v < V; ++v) s[v] = load(sums + v * L);
     const C *f = features + r, *input = slab;
     const int* at = index + r;
     for (i64 i = 0; i < inputs; ++i, f += live * stride, input += input_size, at += stride) {
-      const C* c = input + *at * row_size;
-      SO_EACH for (int t = 0; t < taps; ++t) {
+      const C* c = opaque(input + *at * row_size);
+      SO_EACH for (int t = 0; t < taps; ++t, c = opaque(c + row_size)) {
         const vec<C> b = splat<C>(f[t * stride]);
-        SO_EACH for (int v = 0; v < V; ++v) s[v] = mul_add(b, load(c + t * row_size + v * L), s[v]);
+        SO_EACH for (int v = 0; v < V; ++v) s[v] = mul_add(b, load(c + v * L), s[v]);
       }
-      if (job.base) {
+      if (base) {
         const vec<C> b = splat<C>(f[taps * stride]);
-        c = input + job.size * row_size;
+        c = opaque(input + base_row);
         SO_EACH for (int v = 0; v < V; ++v) s[v] = mul_add(b, load(c + v * L), s[v]);
       }
     }
