@@ -15,6 +15,9 @@ _MODULES = {
     "hadamard": "hadamard",
     "hadamard_quantize": "hadamard_quantize",
     "srht": "hadamard",
+    "kan_forward": "kan",
+    "kan_dx": "kan",
+    "kan_dcoeff": "kan",
 }
 _X = {"rational_forward": 0, "rational_backward": 1, "rational_double_backward": 4}  # where x stands
 _installed: bool | None = None
