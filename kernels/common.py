@@ -100,14 +100,19 @@ def record():
 
 
 def launch(
-    like: torch.Tensor, kernel, grid: tuple[int, ...], *, warps: int, fuse: bool = False, stages: int | None = None, **arguments
-):
+    like: torch.Tensor, kernel, grid: tuple[int, ...], *, warps: int, fuse: bool = False, stages: int | None = None,
+    registers: int | None = None, **arguments,
+):  # fmt: skip
     """Run `kernel` on the device of `like`.  `fuse` lets the compiler contract a*b+c; it is
-    always stated, never left to the default.  `stages` is how deep loops that feed a product prefetch.
+    always stated, never left to the default.  `stages` is how deep loops that feed a product prefetch;
+    `registers` lets NVIDIA's assembler take so many a thread before it spills, where it would trade them for
+    occupancy.
     """
     options = {"num_warps": warps, "enable_fp_fusion": fuse}
     if stages is not None:
         options["num_stages"] = stages
+    if registers is not None and not AMD:
+        options["maxnreg"] = registers
     if _recorder is not None:
         _recorder.append(Launch(kernel, grid, arguments, options))
         return

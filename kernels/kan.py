@@ -140,7 +140,7 @@ def kan_forward(x, u, coeff, base_weight, bias, code, base: int, m: int, precisi
     slabs = plan.pack(coeff, base_weight if base else None, operand, inputs_last=operand == torch.float32)
     tile = plan.tile_of("forward", x, outputs, code, m, base)
     grid = (cdiv(rows, tile.rows) * cdiv(outputs, tile.outputs),)
-    launch(x, forward_kernel, grid, warps=tile.warps, stages=tile.stages, fuse=True, **arguments, **slabs,
+    launch(x, forward_kernel, grid, warps=tile.warps, stages=tile.stages, registers=255, fuse=True, **arguments, **slabs,
            PRECISION=plan.input_precision(operand, x, precision), BN=tile.rows, BI=tile.inputs, BO=tile.outputs)  # fmt: skip
     return y
 
@@ -161,6 +161,6 @@ def kan_dx(grad, x, u, coeff, base_weight, code, base: int, m: int, precision: s
     slabs = plan.pack(coeff, base_weight if base else None, operand, inputs_last=False)
     tile = plan.tile_of("dx", x, outputs, code, m, base)
     grid = (cdiv(rows, tile.rows) * cdiv(inputs, tile.inputs),)
-    launch(x, dx_kernel, grid, warps=tile.warps, stages=tile.stages, fuse=True, **arguments, **slabs,
+    launch(x, dx_kernel, grid, warps=tile.warps, stages=tile.stages, registers=255, fuse=True, **arguments, **slabs,
            PRECISION=plan.input_precision(operand, x, precision), BN=tile.rows, BI=tile.inputs, BO=tile.outputs)  # fmt: skip
     return d

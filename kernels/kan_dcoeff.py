@@ -103,7 +103,7 @@ def _sums(grad, x, u, code, m: int, precision: str):
     size = code.size * inputs * outputs
     steps, chunks = partition(rows, tile.rows, tiles, size)
     partial = torch.empty((chunks, code.size, inputs, outputs), dtype=dtype, device=x.device)
-    launch(x, dcoeff_kernel, (tiles * chunks,), warps=tile.warps, stages=tile.stages, fuse=True,
+    launch(x, dcoeff_kernel, (tiles * chunks,), warps=tile.warps, stages=tile.stages, registers=255, fuse=True,
            p_g=grad, p_x=x, p_u=u, p_out=partial, rows=rows, inputs=inputs, outputs=outputs, steps=steps,
            g_stride=plan.stride(grad), x_stride=plan.stride(x), u_stride=plan.stride(u), **plan.basis_arguments(code, m),
            OPERAND=plan.triton_type(operand), PRECISION=plan.input_precision(operand, x, precision),

@@ -161,7 +161,7 @@ def state_tiles(code, m: int) -> int:
         return tiles + (2 * code.a if code.family == SPLINE else 0)
     if code.family == POLYNOMIAL:
         return 4 * (m + 1)
-    return 3 + 2 * m
+    return 5 + 2 * m if code.family == FOURIER or code.family == RADIAL and code.a == MORLET else 3 + 2 * m
 
 
 def tile_of(kernel: str, x, outputs: int, code, m: int, base: int) -> configs.KanTile:

@@ -123,6 +123,6 @@ def run(kernel: str, x, coeff, base_weight, code, arguments: dict):
     tile = _tile(kernel, x, outputs, code, m)
     across = cdiv(outputs, tile.outputs) if kernel == "forward" else cdiv(inputs, tile.inputs)
     function = sparse_forward_kernel if kernel == "forward" else sparse_dx_kernel
-    launch(x, function, (cdiv(arguments["rows"], tile.rows) * across,), warps=tile.warps, fuse=True, **arguments,
+    launch(x, function, (cdiv(arguments["rows"], tile.rows) * across,), warps=tile.warps, registers=255, fuse=True, **arguments,
            **{name: slabs[name] for name in ("p_c", "c_k", "c_i", "c_outputs")},
            BN=tile.rows, BI=tile.inputs, BO=tile.outputs)  # fmt: skip

@@ -47,8 +47,8 @@ def bases():
         "shared knots": lambda: B.BSpline(knots=knots(2, None), order=2),
         "repeated knots": lambda: B.BSpline(knots=knots(3, repeat=3), order=3),
         "knots of order 0": lambda: B.BSpline(knots=knots(0, repeat=2), order=0),
-        "sparse": lambda: B.BSpline(120, 3),
-        "sparse knots": lambda: B.BSpline(knots=knots(3, size=101, repeat=2), order=3),
+        "sparse": lambda: B.BSpline(12, 3),
+        "sparse knots": lambda: B.BSpline(knots=knots(3, size=14, repeat=2), order=3),
         "one function": lambda: B.BSpline(knots=knots(2, size=1), order=2),
         "haar": lambda: B.Haar(4),
         "jacobi": lambda: B.Jacobi(4),
@@ -140,7 +140,7 @@ def rounded(dtype):
     return forward, dx, dcoeff
 
 
-def check(name, basis, sizes, dtype, m=0, base=1, multiplied=False, draws=6, precision="highest"):
+def check(name, basis, sizes, dtype, m=0, base=1, multiplied=False, draws=2, precision="highest"):
     """The tolerance rule over several draws; 16-bit operands are rounded in the reference too."""
     import torch
 
@@ -175,7 +175,8 @@ def check(name, basis, sizes, dtype, m=0, base=1, multiplied=False, draws=6, pre
 # ---- every basis, derivative and type ------------------------------------------------------------------------------------
 
 BASES = tuple(bases())
-ORDERS = {"cubic": range(5), "chebyshev": range(5), "RSWAF": range(5), "Morlet": range(5), "fourier": range(5), "relu power": range(5)}
+ORDERS = {"cubic": (1, 2, 4), "order 7": (1, 4), "knots": (1, 3), "chebyshev": (1, 4), "RSWAF": (1, 3), "Morlet": (2, 4), "DoG": (1, 4),
+          "RBF": (1, 4), "MexicanHat": (2, 3), "Sech": (1, 4), "fourier": (1, 2, 3, 4), "relu power": (1, 4), "linear knots": (1, 2)}  # fmt: skip
 
 
 @case(*((name,) for name in BASES))
@@ -183,11 +184,13 @@ def values(name):
     """Forward and all gradients, at m and m + 1 with a multiplier."""
     import torch
 
-    basis = bases()[name]()
-    outputs = 7 if name.startswith("one") else 19
-    check(name, basis, (9, 5, outputs), torch.float32, 0, base=1 + BASES.index(name) % 5)
-    for m in ORDERS.get(name, (1, 2)):
-        check(name, basis, (9, 5, outputs), torch.float32, m, base=1 + m % 5, multiplied=True, draws=3)
+    from spectralops.kernels import configs
+
+    configs.KAN_SPARSE_FUNCTIONS = 12  # as wide as the interpreter likes
+    basis, sizes = bases()[name](), (30, 5, 7 if name.startswith("one") else 19)
+    check(name, basis, sizes, torch.float32, 0, base=1 + BASES.index(name) % 5)
+    for m in ORDERS.get(name, (1,)):
+        check(name, basis, sizes, torch.float32, m, base=1 + m % 5, multiplied=True)
 
 
 @case(*((name,) for name in ("cubic", "knots", "linear grid", "RBF", "Morlet", "chebyshev", "fourier", "relu power", "sparse")))
@@ -195,7 +198,7 @@ def doubles(name):
     import torch
 
     for m in (0, 2):
-        check(name, bases()[name](), (9, 5, 19), torch.float64, m, multiplied=m > 0, draws=2)
+        check(name, bases()[name](), (9, 5, 12 if name == "sparse" else 19), torch.float64, m, multiplied=m > 0, draws=1)
 
 
 @case(*((name, d) for name in ("cubic", "RBF", "chebyshev", "fourier", "sparse") for d in ("float16", "bfloat16")))
@@ -203,7 +206,7 @@ def halves(name, dtype):
     import torch
 
     for m in (0, 1):
-        check(name, bases()[name](), (9, 5, 19), getattr(torch, dtype), m, multiplied=m > 0)
+        check(name, bases()[name](), (30, 5, 12 if name == "sparse" else 19), getattr(torch, dtype), m, multiplied=m > 0)
 
 
 @case(*((base,) for base in range(6)))
@@ -211,7 +214,7 @@ def base_branch(base):
     import torch
 
     for m in range(5):
-        check("cubic", bases()["cubic"](), (9, 5, 19), torch.float32, m, base=base, draws=3)
+        check("constant", bases()["constant"](), (60, 9, 19), torch.float32, m, base=base)
 
 
 # ---- sizes, layouts, ranges ----------------------------------------------------------------------------------------------
@@ -225,7 +228,7 @@ def sizes(rows, inputs, outputs):
     from spectralops import basis as B
 
     for b in (B.BSpline(3, 2), B.RBF(3), B.Legendre(5)):
-        check("", b, (rows, inputs, outputs), torch.float32, draws=3)
+        check("", b, (rows, inputs, outputs), torch.float32)
 
 
 @case()
@@ -240,7 +243,7 @@ def chunks_of_rows():
     assert kan_dcoeff.partition(70, 16, 8, 100) == (1, 5)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         for b in (B.BSpline(3, 3), B.Chebyshev(9)):
-            check("", b, (70, 5, 18), dtype, draws=3)
+            check("", b, (70, 5, 18), dtype)
 
 
 @case()
@@ -264,7 +267,7 @@ def layouts():
         assert all(torch.equal(a, e) for a, e in zip(one, full))
 
 
-@case(*((name,) for name in BASES))
+@case(*((n,) for n in BASES if " " not in n or "linear" in n or "clamp" in n or n.startswith(("order", "sparse", "relu sum"))))
 def not_finite(name):
     """NaN and infinity in x come out where the reference has them."""
     import torch
