@@ -22,7 +22,6 @@ UNIFORM, SPLINE, RADIAL, POLYNOMIAL, FOURIER, RELU_POWER, ACTIVATION = (tl.const
 GAUSSIAN, RSWAF, SECH, MEXICAN_HAT, MORLET, DOG, HAAR = (tl.constexpr(code) for code in range(7))
 POWER, PRODUCT, SUM, SUM_PRODUCT = (tl.constexpr(code) for code in range(4))
 NONE, SILU, GELU, RELU, IDENTITY, TANH = (tl.constexpr(code) for code in range(6))
-MAX_DERIVATIVE = 4
 _INTERPRETED = tl.constexpr(INTERPRETED)
 
 

@@ -17,7 +17,7 @@ from .common import COMPUTE, INTERPRETED, cdiv, double_bits, narrow, runnable
 UNIFORM, SPLINE, RADIAL, POLYNOMIAL, FOURIER, RELU_POWER, ACTIVATION = range(7)
 MORLET = 4
 ONE_TURN = Fraction("0.159154943091895335768883763372514362034459645740456448747667344058896797634")  # 1 / 2 pi
-MAX_DERIVATIVE, MAX_ORDER = 4, 7
+MAX_DERIVATIVE, MAX_ORDER, MAX_ORDER_DOUBLE = 4, 7, 4
 _INTERPRETED = tl.constexpr(INTERPRETED)
 
 
@@ -27,7 +27,10 @@ _INTERPRETED = tl.constexpr(INTERPRETED)
 @triton.jit
 def product(a, b, acc, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
     """acc + a b, both rounded to OPERAND; sums in acc's type."""
-    a, b = narrow(a, OPERAND), narrow(b, OPERAND)
+    if a.dtype != OPERAND:
+        a = narrow(a.to(tl.float32), OPERAND)
+    if b.dtype != OPERAND:
+        b = narrow(b.to(tl.float32), OPERAND)
     if OPERAND == tl.float64:
         return tl.dot(a, b, acc, out_dtype=tl.float64)
     elif _INTERPRETED and OPERAND.primitive_bitwidth == 16:  # its product of bfloat16 is one of their bits
@@ -49,6 +52,8 @@ def supports(x, code, m: int) -> tuple[bool, str]:
     if code.family in (UNIFORM, SPLINE):
         if code.a > MAX_ORDER:
             return False, f"triton's kan takes splines up to order {MAX_ORDER}, got {code.a}"
+        if code.family == SPLINE and x.dtype == torch.float64 and code.a > MAX_ORDER_DOUBLE:  # registers
+            return False, f"triton's kan takes float64 splines on given knots up to order {MAX_ORDER_DOUBLE}, got {code.a}"
         if code.c and code.size <= code.a:
             return False, f"a spline of order {code.a} with {code.size} functions has no grid between its edge knots"
     return runnable(x)
@@ -160,7 +165,7 @@ def state_tiles(code, m: int) -> int:
         tiles = code.a + 3 + derivatives * (code.a + 1)
         return tiles + (2 * code.a if code.family == SPLINE else 0)
     if code.family == POLYNOMIAL:
-        return 4 * (m + 1)
+        return 6 * m + 7
     return 5 + 2 * m if code.family == FOURIER or code.family == RADIAL and code.a == MORLET else 3 + 2 * m
 
 

@@ -172,6 +172,8 @@ def spline_taps(
             b = v[M * (ORDER + 1) + r] * FACTORIAL[M]
             if FAMILY == UNIFORM and M > 0:
                 b = b * power(by, M)
+            if M > 0 and M == ORDER:  # a constant, which has not met x
+                b = b + rest
         if OUTSIDE == LINEAR and M == 0 and ORDER > 0:
             b = b + tl.where(beyond, (x - at) * (v[ORDER + 1 + r] * by), 0.0)
         if OUTSIDE == LINEAR and M == 0 and ORDER == 0:
