@@ -71,8 +71,11 @@ def test_what_is_not_supported_says_so():
     code = B.BSpline(5, 3).code(torch.float32, "cpu")
     yes, reason = backend("triton").supports("kan_forward", x, None, c, None, None, code, 0, 0, "highest")
     assert not yes and "runs on GPU tensors" in reason
-    for changed, text in ((code._replace(a=8), "order 7, got 8"), (code._replace(family=9), "family 9"), (code._replace(c=1, size=3), "grid")):
+    wrong = {"order 7, got 8": {"a": 8}, "family 9": {"family": 9}, "grid": {"c": 1, "size": 3}}
+    for text, change in wrong.items():
+        changed = code._replace(**change)
         assert text in backend("triton").supports("kan_dcoeff", c[0], x, None, changed, 0, 0, "highest")[1]
     given = B.BSpline(knots=torch.arange(14.0), order=5).code(torch.float64, "cpu")
-    assert "up to order 4, got 5" in backend("triton").supports("kan_forward", x.double(), None, c, None, None, given, 0, 0, "highest")[1]
+    reason = backend("triton").supports("kan_forward", x.double(), None, c, None, None, given, 0, 0, "highest")[1]
+    assert "up to order 4, got 5" in reason
     assert "order 4, got 5" in backend("triton").supports("kan_dx", c[0], x, None, c, None, code, 0, 5, "highest")[1]
