@@ -27,6 +27,9 @@ _MODULES = {
     "fan_forward": "fan",
     "fan_backward": "fan",
     "fan_double_backward": "fan",
+    "kan_forward": "kan",
+    "kan_dx": "kan",
+    "kan_dcoeff": "kan",
 }
 # Functions that are supported alike, by what starts at x: where x stands, and how many arguments from there on tell.
 _ALIKE = {
