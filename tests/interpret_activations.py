@@ -124,7 +124,7 @@ def activation_several_tiles_a_program():
     from spectralops.kernels import configs
 
     for key in configs.ACTIVATION:
-        configs.ACTIVATION[key] = configs.Tile(128, 2, 1)
+        configs.ACTIVATION[key] = configs.ACTIVATION_PAIRS[key] = configs.Tile(128, 2, 1)
     configs.ACTIVATION_PROGRAMS, configs.ACTIVATION_COLUMNS, configs.ACTIVATION_REDUCE_BLOCK = 3, 16, 4
     for layout in ("shared", "narrow", "wide"):
         activation(3, layout, "float32")
