@@ -55,7 +55,8 @@ def table(p, o_group, stride, channels, COUNT: tl.constexpr):
 
 @triton.jit
 def place_parts(
-    o, m, i_u, i_t, rows, dim, group_dim, numel, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, NARROW: tl.constexpr, PAIR: tl.constexpr
+    o, m, i_u, i_t, rows, dim, group_dim, numel,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, NARROW: tl.constexpr, PAIR: tl.constexpr,
 ):  # fmt: skip
     """The same place in a tensor of pairs, whose columns are twice as many: (BLOCK_R, 2 BLOCK_C); else o and m."""
     if PAIR:

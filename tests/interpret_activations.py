@@ -41,7 +41,8 @@ def compare(kernels, reference, problem, dtype, draws, factor=2.0):
     tally = testing.Tally()
     for draw in range(draws):
         passes = problem()
-        low, high = ([[_cast(a, t) for a in args] for args in passes] for t in (torch.float32 if dtype == torch.float64 else None, torch.float64))
+        lower = torch.float32 if dtype == torch.float64 else None
+        low, high = ([[_cast(a, t) for a in args] for args in passes] for t in (lower, torch.float64))
         got, again, plain, exact = [], [], [], []
         for i, args in enumerate(passes):
             with testing.guard_bands():

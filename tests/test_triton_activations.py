@@ -91,7 +91,7 @@ def plans():
     for function in range(1, 8):
         for kernel in KERNELS if function != 5 else KERNELS[:1]:
             call = activation_call(kernel, function, "narrow", torch.float32)
-            found[f"activation {interpret_activations.NAMES[function]} {kernel}"] = (call, True, False)
+            found[f"activation {interpret_activations.NAMES[function]} {kernel}"] = (call, function != 6, False)
     found["activation poly_relu of degree 15"] = (activation_call("double_backward", 4, "shared", torch.bfloat16, 16), False, False)
     for (kernel, size), tile in configs.POLY_NORM.items():
         for n in (512, 32768):
