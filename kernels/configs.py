@@ -126,7 +126,7 @@ ACTIVATION_PAIRS = {
     ("backward", 2): Tile(512, 4, 4),
     ("backward", 4): Tile(256, 2, 4),
     ("backward", 8): Tile(128, 1, 4),
-    ("double_backward", 2): Tile(256, 2, 4),
+    ("double_backward", 2): Tile(128, 2, 2),
     ("double_backward", 4): Tile(256, 2, 2),
     ("double_backward", 8): Tile(128, 1, 4),
 }
@@ -140,7 +140,7 @@ ACTIVATION_MAX_PARAMETERS = 16
 
 # poly_norm, by (kernel, bytes an element).  A tile holds whole rows, or a row goes by in tiles.
 POLY_NORM = {
-    ("forward", 2): Tile(4096, 8, 8),
+    ("forward", 2): Tile(2048, 8, 8),
     ("forward", 4): Tile(2048, 4, 8),
     ("forward", 8): Tile(1024, 2, 8),
     ("backward", 2): Tile(2048, 8, 8),
