@@ -153,9 +153,13 @@ def data_uri(colour: Tensor, picture: Picture) -> str:
 
 def pictures(small: bool) -> list[Picture]:
     terms, degree, width, rank = (8, 16, 16, 8) if small else (64, 128, 128, 32)
-    size = dict(height=24, width=32, batch=256, steps=10, proved=5) if small else \
-        dict(height=96, width=128, batch=4096, steps=150, proved=12)  # fmt: skip
-    what = f"{size['height']} x {size['width']} pixels of scikit-learn's china.jpg, {size['batch']} of them drawn for each step of Adam"
+    size = dict(height=96, width=128, batch=4096, steps=150, proved=12)
+    if small:
+        size = dict(height=24, width=32, batch=256, steps=10, proved=5)
+    what = (
+        f"{size['height']} x {size['width']} pixels of scikit-learn's china.jpg, {size['batch']} of them drawn for each "
+        "step of Adam"
+    )
     return [
         Picture(
             name="fkan",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import ByHand, Network, diabetes, digits_on_grid, in_dtype, need
+from .base import ByHand, Network, diabetes, digits_on_grid, in_dtype, need, place
 
 
 def splines(x: Tensor, grid: Tensor, order: int) -> Tensor:
@@ -72,9 +72,10 @@ def _pykan(dtype: torch.dtype, widths: list[int]) -> nn.Module:
 def _first_layer(model: nn.Module) -> nn.Module:
     """A KAN of the model's first layer alone: in pykan it is the model that is replaced, not its layers."""
     layer = model.act_fun[0]
-    one = _pykan(torch.float32, [layer.in_dim, layer.out_dim])
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        one = _pykan(torch.float32, [layer.in_dim, layer.out_dim])
     one.act_fun[0] = layer
-    return one
+    return place(one, layer.coef.device)
 
 
 def _product(one: nn.Module, _: Tensor):

@@ -97,7 +97,7 @@ def _replaced(report: dict) -> str:
         state = escape(row["status"]) + (
             f'<br><span class="soft">{escape(row["reason"])}</span>' if row["reason"] else ""
         )
-        cells = [row["path"], row["module_class"], f"{row['old_op']} → {row['new_op']}", row["backend"]]
+        cells = [row["path"] or "(model)", row["module_class"], f"{row['old_op']} → {row['new_op']}", row["backend"]]
         rows.append([*map(escape, cells), state, *(f"{e:.1e}" if e != "" else "" for e in output)])
     return _table(["module", "class", "op", "backend", "result", "error before", "error after"], rows, {5, 6})
 
@@ -163,10 +163,11 @@ def _times(times: dict[str, dict], green: bool, names: dict[str, str]) -> str:
     for mode, measured in times.items():
         for row in measured["rows"]:
             cells = [show_ms(row["seconds"].get(k)) for k in used]
-            speed = ratios(row["seconds"]) if green else ("", "")
+            speed = ratios(row["seconds"], used, green)
             rows.append([escape(mode_title(mode)), escape(case_title(row)), *cells, *speed])
         notes += failures_text(mode, measured)
-    head = ["allocator", "case", *(f"{names[k]}, ms" for k in used), f"faster than {names['original']}", "than torch.compile"]
+    over = [f"faster than {names['original']}"] + ["than torch.compile"] * ("compiled" in used)
+    head = ["allocator", "case", *(f"{names[k]}, ms" for k in used), *over]
     table = _table(head, rows, set(range(2, len(head))))
     text = "".join(f'<p class="soft">{escape(note)}</p>' for note in notes + common_notes(times))
     keys = legend([(names[k], "hand" if k == "by hand" else k) for k in used])

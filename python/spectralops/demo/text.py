@@ -24,11 +24,11 @@ def show_ms(seconds: float | None) -> str:
     return "" if seconds is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def ratios(seconds: dict[str, float]) -> tuple[str, str]:
-    """Speed-up of the replaced model over the original and over torch.compile of it."""
-    return tuple(
-        f"{seconds[k] / seconds['replaced']:.1f}x" if k in seconds else "" for k in ("original", "compiled")
-    )
+def ratios(seconds: dict[str, float], used: list[str], green: bool) -> list[str]:
+    """Speed-up of the replaced model over the original and, if it was timed, over torch.compile of it; nothing unless
+    the two were proven to do the same."""
+    over = [k for k in ("original", "compiled") if k in used]
+    return [f"{seconds[k] / seconds['replaced']:.1f}x" if green and k in seconds else "" for k in over]
 
 
 def columns(times: dict[str, dict]) -> list[str]:
@@ -75,11 +75,12 @@ def fit_text(fit: Fit) -> list[str]:
 
 def times_text(times: dict[str, dict], green: bool, names: dict[str, str] = NAMES) -> list[str]:
     used = columns(times)
-    rows = [("median ms", "allocator", *(names[k] for k in used), f"over {names['original'].split()[0]}", "over compile")]
+    over = [f"over {names['original'].split()[0]}"] + ["over compile"] * ("compiled" in used)
+    rows = [("median ms", "allocator", *(names[k] for k in used), *over)]
     notes = []
     for mode, measured in times.items():
         for row in measured["rows"]:
-            speed = ratios(row["seconds"]) if green else ("", "")
+            speed = ratios(row["seconds"], used, green)
             rows.append(
                 (case_title(row), mode_title(mode), *(show_ms(row["seconds"].get(k)) for k in used), *speed)
             )
