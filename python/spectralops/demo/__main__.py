@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("build/demo"), help="folder of report.html and report.json"
     )
-    parser.add_argument("--seconds", type=float, default=1.2, help="time spent on each timed case")
+    parser.add_argument("--seconds", type=float, default=0.8, help="time spent on each timed case")
     parser.add_argument(
         "--small", action="store_true", help="small networks: for tests of the demo itself, not for timing"
     )

@@ -150,7 +150,7 @@ class Network:
     rate: float  # of stochastic gradient descent with momentum 0.9
     steps: int
     by_hand: ByHand | None = None
-    compile: bool = True  # whether torch.compile of the original is timed
+    compile: tuple[str, ...] = ("op", "network")  # of which of the two torch.compile is timed; compiling takes long
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:

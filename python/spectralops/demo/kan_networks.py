@@ -120,9 +120,9 @@ def kan_networks(small: bool) -> list[Network]:
         network("efficient-kan-digits", "efficient-kan", digits_on_grid, [64, wide, wide, 10], f"{efficient}, {on_digits}",
                 batch=256, rate=0.15, steps=steps),
         network("pykan-digits", "pykan", digits_on_grid, [64, narrow, 10], f"{pykan}, {on_digits}",
-                batch=256, rate=0.5, steps=steps),
+                batch=256, rate=0.5, steps=steps, compile=("op",)),
         network("efficient-kan-diabetes", "efficient-kan", diabetes, [10, wide // 4, wide // 4, 1], f"{efficient}, {on_diabetes}",
-                batch=353, rate=0.06, steps=steps, compile=False),
+                batch=353, rate=0.06, steps=steps, compile=()),
         network("pykan-diabetes", "pykan", diabetes, [10, narrow, 1], f"{pykan}, {on_diabetes}",
-                batch=353, rate=0.15, steps=steps, compile=False),
+                batch=353, rate=0.15, steps=steps, compile=()),
     ]  # fmt: skip

@@ -117,9 +117,9 @@ def measure(network: Network, data: Data, device: torch.device, options: Options
     units = {name: network.unit(model) for name, model in models.items()}
     replace(units["replaced"])  # of pykan a model of its own
     failures: list[str] = []
-    for variants, x in ((units, inner.clone().requires_grad_()), (models, batch)):
+    for what, variants, x in (("op", units, inner.clone().requires_grad_()), ("network", models, batch)):
         module = variants.pop("compiled")
-        compiled = _compile(module, failures, x) if options.compile and network.compile else None
+        compiled = _compile(module, failures, x) if options.compile and what in network.compile else None
         if compiled is not None:
             variants["compiled"] = compiled
         bar.step()
