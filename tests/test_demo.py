@@ -308,7 +308,7 @@ def test_page_shows_the_pictures_and_their_curve():
         assert shown in html
     assert "7 MB eager formula, 1.5 MB kan_linear" in html
     drawings = _svgs(html)
-    assert len(drawings) == 3
+    assert len(drawings) == 4
     lines = [node for node in ElementTree.fromstring(drawings[0]).iter() if node.tag == "polyline"]
     assert [len(line.get("points").split()) for line in lines] == [2, 2]
 

@@ -69,12 +69,14 @@ def _picture(picture: dict) -> str:
     )
     series = [(FIT_NAMES[k], fit["psnr"][k], k) for k in ("original", "replaced")]
     chart = line_chart(series, "PSNR, dB", "training step", at=fit["at"])
+    apart = [abs(a - b) for a, b in zip(fit["psnr"]["original"], fit["psnr"]["replaced"])]
+    between = line_chart([("between the two runs", apart, "replaced")], "dB", "training step", log=True, at=fit["at"])
     title = f"peak signal to noise after {fit['at'][-1]} steps"
     body = (
         f'<div class="three">{images}</div>'
         f"<h3>Is anything different?</h3>{_checks(fit['checks'], FIT_NAMES, [[escape(title), *last, '', '']])}"
         f'<div class="two"><div><h3>Quality of the whole picture, the two runs overlaid; kan_linear by backend '
-        f"{escape(fit['backend'])}</h3>{chart}</div></div>"
+        f"{escape(fit['backend'])}</h3>{chart}</div><div><h3>Distance of the two</h3>{between}</div></div>"
         f"{_times(picture['times'], fit['green'], FIT_NAMES)}"
     )
     return _card(picture, fit["green"], body)
