@@ -75,7 +75,7 @@ def _picture(picture: dict) -> str:
     body = (
         f'<div class="three">{images}</div>'
         f"<h3>Is anything different?</h3>{_checks(fit['checks'], FIT_NAMES, [[escape(title), *last, '', '']])}"
-        f'<div class="two"><div><h3>Quality of the whole picture, the two runs overlaid; kan_linear by backend '
+        f'<div class="two"><div><h3>Quality of the whole picture; kan_linear by backend '
         f"{escape(fit['backend'])}</h3>{chart}</div><div><h3>Distance of the two</h3>{between}</div></div>"
         f"{_times(picture['times'], fit['green'], FIT_NAMES)}"
     )
