@@ -23,7 +23,7 @@ demo: $(VENV)/demo.stamp
 
 # The tests of replace and of the demo run on the real packages too.
 test: $(VENV)/test.stamp $(VENV)/demo.stamp
-	$(PY) -m pytest -q -m "not gpu"
+	$(PY) -m pytest -q -m "not gpu" -n 2 --dist loadfile
 
 wheel: $(VENV)/build.stamp
 	rm -rf build/lib* build/bdist*
