@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import spectralops as so
 import torch
 
 from spectralops.__main__ import main
@@ -68,7 +69,8 @@ def test_peak_memory_counts_what_is_held_at_once():
 
 
 def test_registry():
-    assert {c.op for c in CASES} == {"rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear"}
+    ops = {"rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "snake", "sine", "poly_norm", "wavelet_linear"}
+    assert {c.op for c in CASES} == ops
     assert len({c.name for c in CASES}) == len(CASES)
     assert all({"ours", "eager", "floor"} <= set(c.contenders) for c in CASES)
     assert {c.op for c in find(["hadamard"], "cpu")} == {"hadamard_transform", "hadamard_quantize"}
@@ -84,6 +86,32 @@ def test_cases_pass_their_gate(name):
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+def test_every_operator_has_typical_calls_to_inspect():
+    pytest.importorskip("triton")
+    import importlib
+
+    from spectralops.backends.triton import _MODULES
+    from spectralops.profile import inspect
+
+    for op in so.OPS:
+        if op == "mittag_leffler":
+            with pytest.raises(ValueError, match="plain PyTorch"):
+                inspect.examples(op, torch.float32)
+            continue
+        common = importlib.import_module("spectralops.kernels.common")
+        for example in inspect.examples(op, torch.bfloat16):
+            function = getattr(importlib.import_module(f"spectralops.kernels.{_MODULES[example.function]}"), example.function)
+            with common.record() as launches:
+                function(*_coded(example))
+            assert launches and example.bytes > 0
+
+
+def _coded(example):
+    from spectralops.backends.triton import _coded
+
+    return _coded(example.function, example.args)
+
+
 def test_inspect_cuda_and_triton():
     pytest.importorskip("triton")
     from spectralops.profile import inspect

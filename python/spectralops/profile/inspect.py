@@ -19,6 +19,8 @@ import torch
 
 from ..backends import _core
 from ..basis import BSpline, Chebyshev
+from ..ops import activations_reference
+from .. import OPS
 from .._loader import CoreMissing, core, include_dir
 from ..ops.hadamard_base import hadamard_base
 
@@ -95,7 +97,42 @@ def examples(op: str, dtype: torch.dtype) -> list[Example]:
         return [Example(f"({rows}, {dim}) -> 256 {label}", op, (x, torch.empty(1, dim), picked, None, 1.0), rows * (dim + 256) * size)]
     if op == "kan_linear":
         return _kan_examples(dtype, label)
-    raise ValueError(f"op must be one of rational, hadamard_transform, hadamard_quantize, srht, kan_linear; got {op!r}")
+    if op in _PARAMETERS or op in ("poly_norm", "fan", "fourier_features", "wavelet_linear"):
+        return _activation_examples(op, dtype, label)
+    if op == "mittag_leffler":
+        raise ValueError("mittag_leffler is plain PyTorch: there is no kernel to inspect")
+    raise ValueError(f"op must be one of {', '.join(OPS)}; got {op!r}")
+
+
+# The elementwise activations: parameters of each.
+_PARAMETERS = {"snake": 1, "sine": 1, "spder": 0, "cauchy": 3, "poly_relu": 4, "square_wave": 1, "wire": 2}
+
+
+def _activation_examples(op: str, dtype: torch.dtype, label: str) -> list[Example]:
+    """Forward and backward; every element is read once and every result written once."""
+    rows, dim = 8192, 4096
+    x, many = torch.empty(rows, dim, dtype=dtype), f"({rows}, {dim}) {label}"
+    if op in _PARAMETERS:
+        function, pair = getattr(activations_reference, op.upper()), 2 if op == "wire" else 1
+        z, p = torch.empty(rows, dim, 1, dtype=dtype), torch.empty(_PARAMETERS[op], dim)
+        grad = torch.empty(rows, dim, 1, 2, dtype=dtype) if pair == 2 else z
+        forward, backward = (z, p, function), (grad, z, p, function, True)
+        name, moved = "activation", ((1 + pair) * x.nbytes, (2 + pair) * x.nbytes)
+    elif op == "poly_norm":
+        w, b = torch.empty(3), torch.empty(1)
+        name, forward, backward, moved = op, (x, w, b, 1e-6), (x, x, w, 1e-6), (2 * x.nbytes, 3 * x.nbytes)
+    elif op == "wavelet_linear":
+        x, y, w = torch.empty(8192, 256, dtype=dtype), torch.empty(8192, 256, dtype=dtype), torch.empty(256, 256)
+        many = f"mexican hat (8192, 256) -> 256 {label}, bound by arithmetic"
+        name, forward, backward = "wavelet", (x, w, w, w, 0), (y, x, w, w, w, 0)
+        moved = 2 * x.nbytes + 3 * w.nbytes, 3 * x.nbytes + 6 * w.nbytes
+    else:
+        e = x if op == "fan" else torch.empty(rows, 0, dtype=dtype)
+        grad = torch.empty(rows, 2 * dim + e.shape[1], dtype=dtype)
+        name, forward, backward = "fan", (x, e), (grad, x, e)
+        moved = x.nbytes + e.nbytes + grad.nbytes, 2 * (x.nbytes + e.nbytes) + grad.nbytes
+    calls = (("forward", forward, moved[0]), ("backward", backward, moved[1]))
+    return [Example(f"{op} {what} {many}", f"{name}_{what}", args, size) for what, args, size in calls]
 
 
 def _kan_examples(dtype: torch.dtype, label: str) -> list[Example]:
@@ -117,8 +154,14 @@ def _kan_examples(dtype: torch.dtype, label: str) -> list[Example]:
 # ---- CUDA ------------------------------------------------------------------------------------------------------------
 
 
+# The core's functions that have CPU kernels alone.
+_CPU_ONLY = tuple(f"{f}_{w}" for f in ("kan", "wavelet", "activation", "poly_norm", "fan") for w in ("forward", "dx", "dcoeff", "backward"))
+
+
 def record_cuda(example: Example, sm: int) -> list[tuple]:
     """(name, grid, block, dynamic shared bytes, params) of every launch of the C core's CUDA path for this call."""
+    if example.function in _CPU_ONLY:
+        raise RuntimeError("no CUDA kernel")
     library = core()
     library.record_begin(sm, ARCHITECTURES[sm][4], ARCHITECTURES[sm][3])
     try:
@@ -186,12 +229,12 @@ def triton_kernels(example: Example, sm: int) -> list[Kernel]:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from ..backends.triton import _MODULES
+    from ..backends.triton import _MODULES, _coded
 
     common = importlib.import_module("spectralops.kernels.common")
     function = getattr(importlib.import_module(f"spectralops.kernels.{_MODULES[example.function]}"), example.function)
     with common.record() as launches:
-        function(*example.args)
+        function(*_coded(example.function, example.args))
     found = []
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     for planned in launches:
