@@ -29,6 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "spectralops"
 STEPS = ("machine", "build", "tests", "sanitize", "ceilings", "profile")
+COMPILED = [f"tests/test_triton_{name}.py" for name in ("compile", "kan_compile", "activations", "wavelet")]
 LIMITS = {"build": 240, "tests": 240, "sanitize": 60, "profile": 240}  # seconds
 
 
@@ -85,7 +86,7 @@ def tests(out: Path, dry: bool) -> dict:
     if dry:
         status, tail = command([*pytest, "--collect-only", "-q"], out / "collected.txt", LIMITS["tests"])
         compiled, text = command(
-            [sys.executable, "-m", "pytest", "-q", "tests/test_triton_compile.py", "-k", "90", "-p", "no:cacheprovider"],
+            [sys.executable, "-m", "pytest", "-q", *COMPILED, "-k", "90", "-p", "no:cacheprovider"],
             out / "compiled.txt",
             600,
         )
