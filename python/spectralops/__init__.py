@@ -5,14 +5,20 @@ Importing loads neither triton nor the compiled core: a missing one is reported 
 
 from . import basis
 from .backends import explain
+from .ops.activations import cauchy, poly_relu, sine, snake, spder, square_wave, wire
+from .ops.fan import fan, fourier_features
 from .ops.hadamard import hadamard_transform, srht
 from .ops.hadamard_quantize import hadamard_quantize
 from .ops.kan import kan_linear
+from .ops.poly_norm import poly_norm
 from .ops.rational import rational
 from .replace import replace
 
 __version__ = "0.1.0"
-OPS = ("rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear")  # the names that explain and profile take
+OPS = (  # the names that explain and profile take
+    "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear",
+    "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features",
+)  # fmt: skip
 
 __all__ = [*OPS, "basis", "explain", "replace", "nn", "testing", "OPS"]
 

@@ -151,3 +151,59 @@ def _(grad, x, u, table, code, scalars, base, m, precision, backend=None):
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     outputs, inputs = grad.shape[1], x.shape[1]
     return x.new_empty(outputs, inputs, code[1], dtype=dtype), x.new_empty(outputs, inputs if base else 0, dtype=dtype)
+
+
+# `function` is a code of activations_reference; x has its channels in dimension `dim` where params (P, C) are one a channel. A
+# parameter gradient that nobody needs is an empty tensor.
+@_define("activation_forward(Tensor x, Tensor params, int function, int dim, str? backend=None) -> Tensor")
+def _(x, params, function, dim, backend=None):
+    return x.new_empty((*x.shape, 2) if function == 6 else x.shape)
+
+
+@_define(
+    "activation_backward(Tensor grad, Tensor x, Tensor params, int function, int dim, bool need_params, str? backend=None)"
+    " -> (Tensor, Tensor)"
+)
+def _(grad, x, params, function, dim, need_params, backend=None):
+    return x.new_empty(x.shape), params.new_empty(params.shape if need_params else (0,))
+
+
+@_define(
+    "activation_double_backward(Tensor ggx, Tensor? ggparams, Tensor grad, Tensor x, Tensor params, int function, int dim,"
+    " bool need_params, str? backend=None) -> (Tensor, Tensor, Tensor)"
+)
+def _(ggx, ggparams, grad, x, params, function, dim, need_params, backend=None):
+    return *_like(grad, x), params.new_empty(params.shape if need_params else (0,))
+
+
+@_define("poly_norm_forward(Tensor x, Tensor weight, Tensor bias, float eps, str? backend=None) -> Tensor")
+def _(x, weight, bias, eps, backend=None):
+    return x.new_empty(x.shape)
+
+
+@_define("poly_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, str? backend=None) -> (Tensor, Tensor, Tensor)")
+def _(grad, x, weight, eps, backend=None):
+    return *_like(x, weight), weight.new_empty(1)
+
+
+@_define(
+    "poly_norm_double_backward(Tensor ggx, Tensor ggweight, Tensor ggbias, Tensor grad, Tensor x, Tensor weight, float eps,"
+    " str? backend=None) -> (Tensor, Tensor, Tensor)"
+)
+def _(ggx, ggweight, ggbias, grad, x, weight, eps, backend=None):
+    return _like(grad, x, weight)
+
+
+@_define("fan_forward(Tensor h, Tensor e, str? backend=None) -> Tensor")
+def _(h, e, backend=None):
+    return h.new_empty(h.shape[0], 2 * h.shape[1] + e.shape[1])
+
+
+@_define("fan_backward(Tensor grad, Tensor h, Tensor e, str? backend=None) -> (Tensor, Tensor)")
+def _(grad, h, e, backend=None):
+    return _like(h, e)
+
+
+@_define("fan_double_backward(Tensor ggh, Tensor gge, Tensor grad, Tensor h, Tensor e, str? backend=None) -> (Tensor, Tensor, Tensor)")
+def _(ggh, gge, grad, h, e, backend=None):
+    return _like(grad, h, e)

@@ -12,6 +12,20 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     kan_forward(x (N, I), u (N, I) or None, coeff (O, I, K), base_weight (O, I) or None, bias (O,) or None, code, base, m, precision) -> y (N, O)
     kan_dx(grad (N, O), x, u, coeff, base_weight, code, base, m, precision)                        -> d (N, I)
     kan_dcoeff(grad (N, O), x, u, code, base, m, precision)                                        -> dcoeff (O, I, K), dbase (O, I) or None
+    activation_forward(x (outer, C, inner), params (P, C or 1), function)                          -> y
+    activation_backward(grad, x, params, function, need_params)                                    -> dx, dparams (P, C or 1) or None
+    activation_double_backward(ggx, ggparams or None, grad, x, params, function, need_params)      -> dgrad, dx, dparams or None
+    poly_norm_forward(x (rows, n), weight (r,), bias (1,), eps)                                    -> y
+    poly_norm_backward(grad, x, weight, eps)                                                       -> dx, dweight (r,), dbias (1,)
+    poly_norm_double_backward(ggx, ggweight, ggbias, grad, x, weight, eps)                         -> dgrad, dx, dweight
+    fan_forward(h (N, p), e (N, q))                                                                -> y (N, 2 p + q)
+    fan_backward(grad, h, e)                                                                       -> dh, de
+    fan_double_backward(ggh, gge, grad, h, e)                                                      -> dgrad, dh, de
+
+Of the activations (codes and formulas in ops/activations_reference.py) everything is contiguous; x of WIRE_COMPLEX, and y and
+grad of both WIRE functions, have a trailing 2; params, ggparams and dparams are in the compute dtype. need_params False, or
+ggparams None, spares the sums, or the terms, of the parameters. poly_norm (ops/poly_norm.py) and fan (ops/fan.py, p or q may be 0)
+are contiguous too, weight, bias and their gradients in the compute dtype.
 
 Automatic choice takes the first that supports the call and is quiet about it; `explain` tells. A backend
 named by hand raises if it cannot.

@@ -70,6 +70,8 @@ def unsupported(function: str, *args) -> str | None:
     """Why the core has no kernel for this call, or None."""
     if function.startswith("kan"):
         return "no kernel for kan_linear"
+    if function.startswith(("activation", "poly_norm", "fan")):
+        return f"no kernel for {function}"
     at = _X.get(function, 0)
     if args[at].dtype not in DTYPES:
         return f"no kernel for {args[at].dtype}"

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from ..ops import hadamard_reference, kan_reference
+from ..ops.activations_reference import backward as activation_backward
+from ..ops.activations_reference import double_backward as activation_double_backward
+from ..ops.activations_reference import forward as activation_forward
+from ..ops.fan import reference_backward as fan_backward
+from ..ops.fan import reference_double_backward as fan_double_backward
+from ..ops.fan import reference_forward as fan_forward
 from ..ops.hadamard_reference import hadamard_quantize, srht
+from ..ops.poly_norm import reference_backward as poly_norm_backward
+from ..ops.poly_norm import reference_double_backward as poly_norm_double_backward
+from ..ops.poly_norm import reference_forward as poly_norm_forward
 from ..ops.rational_reference import backward as rational_backward
 from ..ops.rational_reference import double_backward as rational_double_backward
 from ..ops.rational_reference import forward as rational_forward
 
 __all__ = [
+    "activation_backward",
+    "activation_double_backward",
+    "activation_forward",
+    "fan_backward",
+    "fan_double_backward",
+    "fan_forward",
     "hadamard",
     "hadamard_quantize",
     "kan_dcoeff",
     "kan_dx",
     "kan_forward",
+    "poly_norm_backward",
+    "poly_norm_double_backward",
+    "poly_norm_forward",
     "rational_backward",
     "rational_double_backward",
     "rational_forward",
