@@ -258,3 +258,62 @@ def activation_double_backward(where, ggx, ggparams, grad, x, params, function, 
         ggx.data_ptr(), _pointer(ggparams), grad.data_ptr(), x.data_ptr(), params.data_ptr(), dgrad.data_ptr(), *rest
     )
     return dgrad, dx, dparams
+
+
+def poly_norm_forward(where, x, weight, bias, eps):
+    y = torch.empty_like(x)
+    core().poly_norm_forward(
+        x.data_ptr(), weight.data_ptr(), bias.data_ptr(), y.data_ptr(), *x.shape, weight.shape[0], eps, DTYPES[x.dtype], *where(x)
+    )
+    return y
+
+
+def _poly_norm_outputs(where, x, weight, eps):
+    """dx, dweight, workspace, then its arguments and the last ones: workspace, its size, sizes, eps, dtype, place."""
+    place, code, sizes = where(x), DTYPES[x.dtype], (*x.shape, weight.shape[0])
+    work = _workspace(core().poly_norm_workspace(*sizes, code, place[0]), x.device)
+    space = _pointer(work), 0 if work is None else work.numel()
+    return torch.empty_like(x), torch.empty_like(weight), work, (*space, *sizes, eps, code, *place)
+
+
+def poly_norm_backward(where, grad, x, weight, eps):
+    dx, dweight, _work, rest = _poly_norm_outputs(where, x, weight, eps)
+    dbias = weight.new_empty(1)
+    core().poly_norm_backward(
+        grad.data_ptr(), x.data_ptr(), weight.data_ptr(), dx.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), *rest
+    )
+    return dx, dweight, dbias
+
+
+def poly_norm_double_backward(where, ggx, ggweight, ggbias, grad, x, weight, eps):
+    dx, dweight, _work, rest = _poly_norm_outputs(where, x, weight, eps)
+    dgrad = torch.empty_like(x)
+    core().poly_norm_double_backward(
+        ggx.data_ptr(), ggweight.data_ptr(), ggbias.data_ptr(), grad.data_ptr(), x.data_ptr(), weight.data_ptr(),
+        dgrad.data_ptr(), dx.data_ptr(), dweight.data_ptr(), *rest,
+    )  # fmt: skip
+    return dgrad, dx, dweight
+
+
+def _fan_rest(where, h, e) -> tuple[int, ...]:
+    return (*h.shape, e.shape[1], DTYPES[h.dtype], *where(h))
+
+
+def fan_forward(where, h, e):
+    y = torch.empty((h.shape[0], 2 * h.shape[1] + e.shape[1]), dtype=h.dtype, device=h.device)
+    core().fan_forward(h.data_ptr(), e.data_ptr(), y.data_ptr(), *_fan_rest(where, h, e))
+    return y
+
+
+def fan_backward(where, grad, h, e):
+    dh, de = torch.empty_like(h), torch.empty_like(e)
+    inputs = grad.data_ptr(), h.data_ptr(), e.data_ptr()
+    core().fan_backward(*inputs, dh.data_ptr(), de.data_ptr(), *_fan_rest(where, h, e))
+    return dh, de
+
+
+def fan_double_backward(where, ggh, gge, grad, h, e):
+    dgrad, dh, de = torch.empty_like(grad), torch.empty_like(h), torch.empty_like(e)
+    inputs = (t.data_ptr() for t in (ggh, gge, grad, h, e))
+    core().fan_double_backward(*inputs, dgrad.data_ptr(), dh.data_ptr(), de.data_ptr(), *_fan_rest(where, h, e))
+    return dgrad, dh, de
