@@ -104,3 +104,24 @@ HADAMARD_QUANTIZE = (
 )
 QUANTIZE_LOOP = 4096  # elements a step where one group is longer than a program holds
 SRHT_ROWS = 1024  # rows gathered a step
+
+
+# activations, by (kernel, bytes an element).  A tile is as wide as its group allows, up to all of it.
+ACTIVATION = {
+    ("forward", 2): Tile(2048, 8, 4),
+    ("forward", 4): Tile(1024, 4, 4),
+    ("forward", 8): Tile(512, 2, 4),
+    ("backward", 2): Tile(1024, 8, 4),
+    ("backward", 4): Tile(512, 4, 4),
+    ("backward", 8): Tile(256, 2, 4),
+    ("double_backward", 2): Tile(512, 4, 4),
+    ("double_backward", 4): Tile(512, 4, 4),
+    ("double_backward", 8): Tile(256, 2, 4),
+}
+ACTIVATION_NARROW_BELOW = 64  # columns of a group from which a program stays inside one group
+ACTIVATION_COLUMNS = 128  # of a tile where there are rows enough to fill it
+ACTIVATION_PROGRAMS = 2048  # of a gradient kernel, and so on as for rational
+ACTIVATION_STEPS = (4, 32)
+ACTIVATION_MAX_PROGRAMS = 16384
+ACTIVATION_REDUCE_BLOCK = 1024
+ACTIVATION_MAX_PARAMETERS = 16

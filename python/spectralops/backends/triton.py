@@ -15,8 +15,19 @@ _MODULES = {
     "hadamard": "hadamard",
     "hadamard_quantize": "hadamard_quantize",
     "srht": "hadamard",
+    "activation_forward": "activations",
+    "activation_backward": "activations",
+    "activation_double_backward": "activations",
 }
-_X = {"rational_forward": 0, "rational_backward": 1, "rational_double_backward": 4}  # where x stands
+# Functions that are supported alike, by what starts at x: where x stands, and how many arguments from there on tell.
+_ALIKE = {
+    "rational_forward": ("rational", 0, 4),
+    "rational_backward": ("rational", 1, 4),
+    "rational_double_backward": ("rational", 4, 4),
+    "activation_forward": ("activation", 0, 3),
+    "activation_backward": ("activation", 1, 3),
+    "activation_double_backward": ("activation", 3, 3),
+}
 _installed: bool | None = None
 
 
@@ -33,8 +44,9 @@ def supports(function: str, *args) -> tuple[bool, str]:
     if function not in _MODULES:
         return False, f"no Triton kernel for {function}"
     module = _module(function)
-    if function in _X:  # the three rational functions are supported alike: by x, num, den and version
-        yes, reason = module.supports_rational(*args[_X[function] : _X[function] + 4])
+    if function in _ALIKE:
+        name, at, count = _ALIKE[function]
+        yes, reason = getattr(module, f"supports_{name}")(*args[at : at + count])
     else:
         yes, reason = getattr(module, f"supports_{function}")(*_coded(function, args))
     return yes, reason or "Triton kernels"
