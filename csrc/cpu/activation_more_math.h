@@ -63,7 +63,7 @@ template <typename Scalar, typename Count, int Most> struct PolyRelu {
     V e = g[0] * rd;
     params.each([&](auto i) SO_LAMBDA {
       if (int(i) > 1) e *= r;
-      sum(i, int(i) == 0 ? V{} : e * splat<C>(C(int(i))));
+      sum(i, int(i) == 0 ? g[0] * C(0) : e * splat<C>(C(int(i))));
     });
   }
 };

@@ -224,7 +224,7 @@ def srht(where, x, signs, rows, base, scale):
 def _activation_sizes(x, params, function) -> tuple[int, ...]:
     """outer, channels, inner, count, function, dtype."""
     count, channels = params.shape
-    shape = x.shape[:3] if channels > 1 else (1, 1, x.numel() // (2 if function == WIRE_COMPLEX else 1))
+    shape = x.shape[:3] if channels != 1 else (1, 1, x.numel() // (2 if function == WIRE_COMPLEX else 1))
     return *shape, count, function, DTYPES[x.dtype]
 
 
