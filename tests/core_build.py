@@ -26,7 +26,12 @@ AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2, "-mprefe
 ISAS = {"portable": ()}
 if platform.machine() in ("x86_64", "AMD64"):
     ISAS.update(avx2=AVX2, avx512=AVX512)
-LAUNCHERS = {"rational": ["rational"], "hadamard": ["hadamard", "hadamard_quantize", "srht"], "activation": []}
+LAUNCHERS = {
+    "rational": ["rational"],
+    "hadamard": ["hadamard", "hadamard_quantize", "srht"],
+    "kan": [],
+    "activation": [],
+}
 PARTS = {"activation": ["activation", "poly_norm", "fan"]}  # ops of one library; else the op alone
 
 

@@ -68,7 +68,7 @@ def test_peak_memory_counts_what_is_held_at_once():
 
 
 def test_registry():
-    assert {c.op for c in CASES} == {"rational", "hadamard_transform", "hadamard_quantize", "srht"}
+    assert {c.op for c in CASES} == {"rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear"}
     assert len({c.name for c in CASES}) == len(CASES)
     assert all({"ours", "eager", "floor"} <= set(c.contenders) for c in CASES)
     assert {c.op for c in find(["hadamard"], "cpu")} == {"hadamard_transform", "hadamard_quantize"}

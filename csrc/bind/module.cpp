@@ -128,6 +128,10 @@ py::dict load(const std::string& path) {
   SO_OPERATION(fan_forward);
   SO_OPERATION(fan_backward);
   SO_OPERATION(fan_double_backward);
+  SO_VALUE(kan_workspace);
+  SO_OPERATION(kan_forward);
+  SO_OPERATION(kan_dx);
+  SO_OPERATION(kan_dcoeff);
   SO_STATUS(record_begin);
   SO_VALUE(record_end);
   auto* get = library->find<decltype(spectralops_record_get)>("record_get");

@@ -204,6 +204,46 @@ SPECTRALOPS_API int spectralops_fan_double_backward(const void* ggh, const void*
                                                     void* dgrad, void* dh, void* de, int64_t rows, int64_t p, int64_t q,
                                                     int32_t dtype, int32_t device, int32_t threads, void* stream);
 
+/* ---- kan_linear: y_no = sum_{i,k} c_oik B_k(x_ni) u_ni + sum_i w_oi sigma(x_ni) u_ni + bias_o ---------------------------
+ * B_k and sigma stand for their m-th derivatives, m <= 4.  x, u (rows, inputs), grad (rows, outputs): unit stride in a row, row strides in
+ * elements (0 broadcasts one row); u may be NULL (all ones).  coeff (outputs, inputs, size), base_weight (outputs, inputs) and bias (outputs)
+ * are contiguous in the compute type; base 0 is no base branch, its weight NULL then, and bias may be NULL.
+ * The basis is given by family, size, a, b, c, scalars and table (compute type, contiguous):
+ *   0 uniform      B-splines of order a <= 7 on knots scalar0 + j scalar1, j = 0 ... size + a
+ *   1 spline       the same on any knots: table (table_rows = 1 or inputs, size + a + 1), not decreasing
+ *                  both: b beyond the knots 0 zero, 1 clamp, 2 linear; c beyond begins at 0 the outermost knots, 1 those of the grid, t_a, t_size
+ *   2 radial       a: 0 gaussian, 1 rswaf, 2 sech, 3 mexican hat, 4 morlet, 5 dog, 6 haar of (x - g_k) w_k; table (2, size): g, w
+ *   3 polynomial   p_(k+1) = (A_k z + B_k) p_k - C_k p_(k-1), z = x (a 0) or tanh x (a 1); table (3, size)
+ *   4 fourier      cos(k scalar0 x), k = 1 ... size / 2, then the sines
+ *   5 relu power   (r_k combine(relu(x - s_k), relu(e_k - x)))^b, a: 0 and 1 product, 2 sum, 3 both added; table (3, size): s, e, r
+ * base: 1 silu, 2 gelu (erf form), 3 relu, 4 identity, 5 tanh.
+ * There is no CUDA kernel: device >= 0 is SPECTRALOPS_UNSUPPORTED, as is m > 4. */
+
+/* Bytes of workspace; operation: 0 forward, 1 dx, 2 dcoeff. */
+SPECTRALOPS_API int64_t spectralops_kan_workspace(int32_t operation, int64_t rows, int64_t inputs, int64_t outputs, int32_t family,
+                                                  int32_t size, int32_t a, int32_t b, int32_t c, int32_t base, int32_t dtype,
+                                                  int32_t device, int32_t threads);
+SPECTRALOPS_API int spectralops_kan_forward(
+    const void* x, int64_t x_stride, const void* u, int64_t u_stride, const void* coeff, const void* base_weight, const void* bias,
+    const void* table, int64_t table_rows, void* y, void* workspace, int64_t workspace_bytes, int64_t rows, int64_t inputs,
+    int64_t outputs, int32_t family, int32_t size, int32_t a, int32_t b, int32_t c, double scalar0, double scalar1, int32_t base,
+    int32_t m, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* d_ni = u_ni (sum_{o,k} grad_no c_oik B_k(x_ni) + sum_o grad_no w_oi sigma(x_ni)), (rows, inputs) contiguous. */
+SPECTRALOPS_API int spectralops_kan_dx(
+    const void* grad, int64_t grad_stride, const void* x, int64_t x_stride, const void* u, int64_t u_stride, const void* coeff,
+    const void* base_weight, const void* table, int64_t table_rows, void* d, void* workspace, int64_t workspace_bytes, int64_t rows,
+    int64_t inputs, int64_t outputs, int32_t family, int32_t size, int32_t a, int32_t b, int32_t c, double scalar0, double scalar1,
+    int32_t base, int32_t m, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* dcoeff_oik = sum_n grad_no B_k(x_ni) u_ni, dbase_oi = sum_n grad_no sigma(x_ni) u_ni, contiguous in the compute type, summed in
+ * an order that depends on the sizes alone, never on the number of threads.  dbase is ignored where base is 0. */
+SPECTRALOPS_API int spectralops_kan_dcoeff(
+    const void* grad, int64_t grad_stride, const void* x, int64_t x_stride, const void* u, int64_t u_stride, const void* table,
+    int64_t table_rows, void* dcoeff, void* dbase, void* workspace, int64_t workspace_bytes, int64_t rows, int64_t inputs,
+    int64_t outputs, int32_t family, int32_t size, int32_t a, int32_t b, int32_t c, double scalar0, double scalar1, int32_t base,
+    int32_t m, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
 /* ---- kernels without a launch -----------------------------------------------------------------------------------
  * While recording is on in the calling thread, a call with device >= 0 validates and plans as usual but appends its launches to a list instead
  * of running them; another runtime (CuPy's NVRTC) then compiles the same headers and launches them.  `sm` is the compute capability to plan for (90 for

@@ -1,7 +1,7 @@
 // Elementary functions on vec<float> and vec<double>: exp, tanh, sech, sin and cos, erf, erfc and the normal
 // distribution.
 //
-// One to two units in the last place (erf and its kin three), relative, over the whole range and also for small
+// One to two units in the last place (erf and its kin four), relative, over the whole range and also for small
 // arguments; results that are subnormal may be off by one unit of theirs. NaN gives NaN, infinity the limit (NaN for sin
 // and cos). The bits depend on whether the instruction set has mul_add in one rounding, on nothing else: no lane sees
 // its neighbours.

@@ -178,7 +178,7 @@ class _Radial(Basis):
         if not isinstance(width, Tensor) and not (width > 0 and math.isfinite(width)):
             raise ValueError(f"width must be positive and finite; got {width}")
         # float64 on the side, so that every compute dtype rounds once
-        inverse = 1 / torch.as_tensor(width).to(dtype=torch.float64, device=centres.device)
+        inverse = 1 / torch.as_tensor(width, dtype=torch.float64, device=centres.device)
         table = torch.stack([centres.to(torch.float64), inverse.expand(centres.shape)])
         super().__init__(self.num, a=kan_basis.SHAPES.index(self.shape), table=table)
 

@@ -79,7 +79,7 @@ _TABLE = {
 def unsupported(function: str, *args) -> str | None:
     """Why the core has no kernel for this call, or None."""
     if function.startswith("kan"):
-        return "no kernel for kan_linear"
+        return _kan_unsupported(function, *args)
     if function.startswith(("activation", "poly_norm", "fan")) and args[0].device.type != "cpu":
         return f"no CUDA C++ kernel for {function}"
     at = _X.get(function, 0)
@@ -89,6 +89,22 @@ def unsupported(function: str, *args) -> str | None:
         return f"degrees above {MAX_DEGREE}"
     if function in _TABLE and args[_TABLE[function]].shape[0] > MAX_DEGREE + 1:
         return f"more than {MAX_DEGREE + 1} parameters"
+    return None
+
+
+MAX_DERIVATIVE = 4  # of the basis: the kernels' Taylor arithmetic is unrolled to this order, and none asks for more
+
+
+def _kan_unsupported(function: str, *args) -> str | None:
+    x, code, m = args[0 if function == "kan_forward" else 1], args[-4], args[-2]
+    if x.device.type != "cpu":
+        return "no CUDA kernel for kan_linear"
+    if x.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        return f"no kernel for {x.dtype}"
+    if m > MAX_DERIVATIVE:
+        return f"derivatives of the basis above order {MAX_DERIVATIVE}"
+    if code.table is not None and code.table.device != x.device:
+        return f"the basis has its table on {code.table.device}"
     return None
 
 
@@ -317,3 +333,40 @@ def fan_double_backward(where, ggh, gge, grad, h, e):
     inputs = (t.data_ptr() for t in (ggh, gge, grad, h, e))
     core().fan_double_backward(*inputs, dgrad.data_ptr(), dh.data_ptr(), de.data_ptr(), *_fan_rest(where, h, e))
     return dgrad, dh, de
+
+
+def _kan(operation: int, where, x, u, outputs: int, code, base: int, m: int, first, middle, out) -> None:
+    """One of the three: `first` before x and u, `middle` after them, `out` the outputs."""
+    place, table = where(x), code.table
+    basis = (code.family, code.size, code.a, code.b, code.c)
+    sizes = (x.shape[0], x.shape[1], outputs)
+    size = core().kan_workspace(operation, *sizes, *basis, base, DTYPES[x.dtype], *place[:2])
+    work = _workspace(size, x.device)
+    scalars = (*code.scalars, 0.0, 0.0)[:2]
+    (core().kan_forward, core().kan_dx, core().kan_dcoeff)[operation](
+        *first, x.data_ptr(), x.stride(0), _pointer(u), 0 if u is None else u.stride(0), *map(_pointer, middle),
+        _pointer(table), 1 if table is None else table.shape[0], *map(_pointer, out), _pointer(work), size,
+        *sizes, *basis, *scalars, base, m, DTYPES[x.dtype], *place,
+    )  # fmt: skip
+
+
+def kan_forward(where, x, u, coeff, base_weight, bias, code, base, m, precision):
+    y = torch.empty((x.shape[0], coeff.shape[0]), dtype=x.dtype, device=x.device)
+    _kan(0, where, x, u, coeff.shape[0], code, base, m, (), (coeff, base_weight, bias), (y,))
+    return y
+
+
+def kan_dx(where, grad, x, u, coeff, base_weight, code, base, m, precision):
+    d = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    first = (grad.data_ptr(), grad.stride(0))
+    _kan(1, where, x, u, grad.shape[1], code, base, m, first, (coeff, base_weight), (d,))
+    return d
+
+
+def kan_dcoeff(where, grad, x, u, code, base, m, precision):
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    shape = (grad.shape[1], x.shape[1])
+    dcoeff = torch.empty((*shape, code.size), dtype=dtype, device=x.device)
+    dbase = torch.empty(shape, dtype=dtype, device=x.device) if base else None
+    _kan(2, where, x, u, grad.shape[1], code, base, m, (grad.data_ptr(), grad.stride(0)), (), (dcoeff, dbase))
+    return dcoeff, dbase

@@ -271,7 +271,8 @@ def kan_linear(
 
     Returns: (..., O), contiguous, x's dtype; computed in float32 (float64 for float64) and rounded once. On a GPU 16-bit data
         goes through tensor cores with 16-bit operands and float32 sums, float32 data through a three-way tf32 split.
-        NaN in x_i gives NaN in every output of its row; where a basis has no value at infinity, so does infinity.
+        NaN and infinity go through the basis: NaN in x_i gives NaN in every output of its row, unless every function of the
+        basis is locally constant (order 0, Haar's derivative).
 
     Derivatives: every order, in x, coeff, base_weight and bias, by the same three kernels at a higher order of the basis
         (orders above 4, and a basis with a learnable table, run as plain PyTorch, which materialises the basis).
@@ -289,7 +290,7 @@ def kan_linear(
     """
     base = _validate(x, coeff, basis, base_weight, base_activation, bias, derivative, precision)
     bias = bias if derivative == 0 else None
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.flatten(0, -2) if x.dim() > 1 else x[None]
     tensors = (coeff, base_weight, bias)
     if isinstance(basis, Mix):
         y = _mixed(rows, basis, tensors, base, derivative, precision, backend)

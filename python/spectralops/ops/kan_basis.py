@@ -152,7 +152,8 @@ def _spline(x: Tensor, code: BasisCode, m: int) -> Jet:
         beyond = (x < low) | (x > high)
         at = torch.where(x < low, low, torch.where(x > high, high, x))
         last = (right == high[:, None]) & (left < right)  # the last interval that is not empty, closed
-        inside = (at[..., None] >= left) & ((at[..., None] < right) | (last & (at == high)[..., None]))
+        within = (left < high[:, None]) & (at[..., None] >= left)
+        inside = within & ((at[..., None] < right) | (last & (at == high)[..., None]))
     y = variable(at[..., None], m)
     basis = [inside.to(x.dtype), *(torch.zeros_like(x[..., None].expand(inside.shape)) for _ in range(m))]
     for p in range(1, order + 1):

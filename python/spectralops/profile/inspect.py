@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from ..backends import _core
+from ..basis import BSpline, Chebyshev
 from .._loader import CoreMissing, core, include_dir
 from ..ops.hadamard_base import hadamard_base
 
@@ -92,7 +93,25 @@ def examples(op: str, dtype: torch.dtype) -> list[Example]:
     if op == "srht":
         picked = torch.zeros(256, dtype=torch.int64)
         return [Example(f"({rows}, {dim}) -> 256 {label}", op, (x, torch.empty(1, dim), picked, None, 1.0), rows * (dim + 256) * size)]
-    raise ValueError(f"op must be one of rational, hadamard_transform, hadamard_quantize, srht; got {op!r}")
+    if op == "kan_linear":
+        return _kan_examples(dtype, label)
+    raise ValueError(f"op must be one of rational, hadamard_transform, hadamard_quantize, srht, kan_linear; got {op!r}")
+
+
+def _kan_examples(dtype: torch.dtype, label: str) -> list[Example]:
+    found, rows, inputs, outputs = [], 8192, 1024, 1024
+    x, grad = torch.empty(rows, inputs, dtype=dtype), torch.empty(rows, outputs, dtype=dtype)
+    for name, basis in (("B-spline 5/3", BSpline(5, 3)), ("Chebyshev 7", Chebyshev(7)), ("B-spline 100/3", BSpline(100, 3))):
+        code, c, w = basis.code(dtype, "cpu"), torch.empty(outputs, inputs, basis.size), torch.empty(outputs, inputs)
+        data, weights = x.nbytes + grad.nbytes, c.nbytes + w.nbytes
+        where = f"{name} ({rows}, {inputs}) -> {outputs} {label}"
+        rest = (code, 1, 0, "highest")
+        found += [
+            Example(f"forward {where}", "kan_forward", (x, None, c, w, None, *rest), data + weights),
+            Example(f"dx {where}", "kan_dx", (grad, x, None, c, w, code, 1, 1, "highest"), data + weights + x.nbytes),
+            Example(f"dcoeff {where}", "kan_dcoeff", (grad, x, None, *rest), data + weights),
+        ]
+    return found
 
 
 # ---- CUDA ------------------------------------------------------------------------------------------------------------

@@ -90,3 +90,20 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
+
+
+def saved_bytes(call: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]) -> int:
+    """What `call(*inputs)` keeps for its backward: every storage once, parameters (all inputs but the first) not counted."""
+    parameters = {t.untyped_storage().data_ptr() for t in inputs[1:]}
+    found: dict[int, int] = {}
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            found[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        result = call(*inputs)
+    del result
+    return sum(found.values())
