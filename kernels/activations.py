@@ -54,10 +54,20 @@ def table(p, o_group, stride, channels, COUNT: tl.constexpr):
 
 
 @triton.jit
+def place_parts(
+    o, m, i_u, i_t, rows, dim, group_dim, numel, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, NARROW: tl.constexpr, PAIR: tl.constexpr
+):  # fmt: skip
+    """The same place in a tensor of pairs, whose columns are twice as many: (BLOCK_R, 2 BLOCK_C); else o and m."""
+    if PAIR:
+        o, m, _, _ = place(i_u, i_t, rows, 2 * dim, 2 * group_dim, 2 * numel, BLOCK_R, 2 * BLOCK_C, NARROW)
+    return o, m
+
+
+@triton.jit
 def load_parts(p, o, m, PAIR: tl.constexpr):
     if PAIR:
-        o2 = o[:, :, None] * 2 + tl.arange(0, 2)[None, None, :]
-        re, im = tl.split(load(p + o2, m[:, :, None]))
+        v = load(p + o, m)
+        re, im = tl.split(tl.reshape(v, [v.shape[0], v.shape[1] // 2, 2]))
         return (re, im)
     else:
         return (load(p + o, m),)
@@ -66,8 +76,7 @@ def load_parts(p, o, m, PAIR: tl.constexpr):
 @triton.jit
 def store_parts(p, o, v, m, PAIR: tl.constexpr):
     if PAIR:
-        o2 = o[:, :, None] * 2 + tl.arange(0, 2)[None, None, :]
-        store(p + o2, tl.join(v[0], v[1]), m[:, :, None])
+        store(p + o, tl.reshape(tl.join(v[0], v[1]), [o.shape[0], o.shape[1]]), m)
     else:
         store(p + o, v[0], m)
 
@@ -119,7 +128,9 @@ def forward_kernel(
     i_t, i_u = tl.program_id(0) // units, tl.program_id(0) % units
     o, m, _, o_group = place(i_u, i_t, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW)
     p = table(p_params, o_group, stride, channels, COUNT)
-    store_parts(p_y, o, value(load_parts(p_x, o, m, XPAIR), p, FUNCTION, COUNT), m, YPAIR)
+    o_y, m_y = place_parts(o, m, i_u, i_t, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW, YPAIR)
+    o_x, m_x = (o_y, m_y) if XPAIR else (o, m)
+    store_parts(p_y, o_y, value(load_parts(p_x, o_x, m_x, XPAIR), p, FUNCTION, COUNT), m_y, YPAIR)
 
 
 @triton.jit(do_not_specialize=["rows", "units", "chunks", "steps"])
@@ -130,15 +141,17 @@ def backward_kernel(
 ):  # fmt: skip
     """dx = <g, f_x>, and the sums of <g, f_p> over a program's tiles; SUMS is COUNT, or 0 where nobody needs them."""
     i_p, i_u = tl.program_id(0) // units, tl.program_id(0) % units
-    _, _, o_c, o_group = place(i_u, i_p, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW)
+    o, m, o_c, o_group = place(i_u, i_p, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW)
     p = table(p_params, o_group, stride, channels, COUNT)
     acc = zeros(p_partial, SUMS, BLOCK_R, BLOCK_C if NARROW else BLOCK_C // VECTOR)
 
     for i in tl.range(0, steps):
-        o, m, _, _ = place(i_u, i_p * steps + i, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW)
-        x, g = load_parts(p_x, o, m, XPAIR), load_parts(p_grad, o, m, YPAIR)
+        o, m, o_c, o_group = place(i_u, i_p * steps + i, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW)
+        o_y, m_y = place_parts(o, m, i_u, i_p * steps + i, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW, YPAIR)
+        o_x, m_x = (o_y, m_y) if XPAIR else (o, m)
+        x, g = load_parts(p_x, o_x, m_x, XPAIR), load_parts(p_grad, o_y, m_y, YPAIR)
         dx, terms = first(g, x, p, FUNCTION, COUNT)
-        store_parts(p_dx, o, dx, m, XPAIR)
+        store_parts(p_dx, o_x, dx, m_x, XPAIR)
         acc = add(acc, terms, m, SUMS, VECTOR, NARROW)
     write_partials(p_partial, acc, i_u, i_p, chunks, channels, group_dim, dim, o_c, o_group, SUMS, NARROW)
 
@@ -152,18 +165,19 @@ def double_backward_kernel(
 ):  # fmt: skip
     """dgrad = f_d, dx = <g, f_xd> and the sums of <g, f_pd> along the direction (ggx, ggparams)."""
     i_p, i_u = tl.program_id(0) // units, tl.program_id(0) % units
-    _, _, o_c, o_group = place(i_u, i_p, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW)
+    o, m, o_c, o_group = place(i_u, i_p, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW)
     p = table(p_params, o_group, stride, channels, COUNT)
     w = table(p_ggparams, o_group, stride, channels, COUNT)
     acc = zeros(p_partial, SUMS, BLOCK_R, BLOCK_C if NARROW else BLOCK_C // VECTOR)
 
     for i in tl.range(0, steps):
-        o, m, _, _ = place(i_u, i_p * steps + i, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW)
-        x, v = load_parts(p_x, o, m, XPAIR), load_parts(p_ggx, o, m, XPAIR)
-        g = load_parts(p_grad, o, m, YPAIR)
-        dgrad, dx, terms = second(v, w, g, x, p, FUNCTION, COUNT)
-        store_parts(p_dgrad, o, dgrad, m, YPAIR)
-        store_parts(p_dx, o, dx, m, XPAIR)
+        o, m, o_c, o_group = place(i_u, i_p * steps + i, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW)
+        o_y, m_y = place_parts(o, m, i_u, i_p * steps + i, rows, dim, group_dim, numel, BLOCK_R, BLOCK_C, NARROW, YPAIR)
+        o_x, m_x = (o_y, m_y) if XPAIR else (o, m)
+        x, v = load_parts(p_x, o_x, m_x, XPAIR), load_parts(p_ggx, o_x, m_x, XPAIR)
+        dgrad, dx, terms = second(v, w, load_parts(p_grad, o_y, m_y, YPAIR), x, p, FUNCTION, COUNT)
+        store_parts(p_dgrad, o_y, dgrad, m_y, YPAIR)
+        store_parts(p_dx, o_x, dx, m_x, XPAIR)
         acc = add(acc, terms, m, SUMS, VECTOR, NARROW)
     write_partials(p_partial, acc, i_u, i_p, chunks, channels, group_dim, dim, o_c, o_group, SUMS, NARROW)
 
@@ -193,7 +207,10 @@ def supports_activation(x, params, function: int) -> tuple[bool, str]:
 def _plan(kernel: str, x, params, function: int):
     """(shape arguments, constants, units, tiles a unit, tile): how (outer, C, inner) is cut, from the sizes alone."""
     channels = params.shape[1]
+    pairs = function in (WIRE, WIRE_COMPLEX)
     tile = configs.ACTIVATION[kernel, x.element_size()]
+    if pairs:  # two numbers an element: as many registers
+        tile = tile._replace(elements=tile.elements // 2, vector=max(tile.vector // 2, 1))
     outer, _, inner = x.shape[:3]
     numel = outer * x.shape[1] * inner
     if channels == 1:  # everything is one group, of rows as long as a tile
@@ -211,7 +228,7 @@ def _plan(kernel: str, x, params, function: int):
     sizes = {"rows": rows, "dim": dim, "group_dim": group_dim, "numel": numel, "channels": channels, "units": units,
              "stride": 1 if channels > 1 else 0}  # fmt: skip
     constants = {"FUNCTION": function, "COUNT": params.shape[0], "XPAIR": function == WIRE_COMPLEX,
-                 "YPAIR": function in (WIRE, WIRE_COMPLEX), "BLOCK_R": block_r, "BLOCK_C": block_c, "NARROW": narrow}  # fmt: skip
+                 "YPAIR": pairs, "BLOCK_R": block_r, "BLOCK_C": block_c, "NARROW": narrow}  # fmt: skip
     return sizes, constants, units, cdiv(rows, block_r) * across, tile
 
 

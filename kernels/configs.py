@@ -125,3 +125,32 @@ ACTIVATION_STEPS = (4, 32)
 ACTIVATION_MAX_PROGRAMS = 16384
 ACTIVATION_REDUCE_BLOCK = 1024
 ACTIVATION_MAX_PARAMETERS = 16
+
+# poly_norm, by (kernel, bytes an element).  A tile holds whole rows, or a row goes by in tiles.
+POLY_NORM = {
+    ("forward", 2): Tile(4096, 8, 8),
+    ("forward", 4): Tile(2048, 4, 8),
+    ("forward", 8): Tile(1024, 2, 8),
+    ("backward", 2): Tile(2048, 8, 8),
+    ("backward", 4): Tile(2048, 4, 8),
+    ("backward", 8): Tile(1024, 2, 8),
+    ("double_backward", 2): Tile(1024, 8, 8),
+    ("double_backward", 4): Tile(1024, 4, 8),
+    ("double_backward", 8): Tile(512, 2, 8),
+}
+POLY_NORM_PROGRAMS = 4096  # of a gradient kernel at most
+POLY_NORM_MAX_DEGREE = 8
+
+# fan, by (kernel, bytes an element).
+FAN = {
+    ("forward", 2): Tile(1024, 8, 4),
+    ("forward", 4): Tile(512, 4, 4),
+    ("forward", 8): Tile(512, 2, 4),
+    ("backward", 2): Tile(1024, 8, 4),
+    ("backward", 4): Tile(512, 4, 4),
+    ("backward", 8): Tile(256, 2, 4),
+    ("double_backward", 2): Tile(512, 4, 4),
+    ("double_backward", 4): Tile(512, 4, 4),
+    ("double_backward", 8): Tile(256, 2, 4),
+}
+FAN_COLUMNS = 128  # of a tile at most

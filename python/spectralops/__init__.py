@@ -10,6 +10,7 @@ from .ops.fan import fan, fourier_features
 from .ops.hadamard import hadamard_transform, srht
 from .ops.hadamard_quantize import hadamard_quantize
 from .ops.kan import kan_linear
+from .ops.mittag_leffler import mittag_leffler
 from .ops.poly_norm import poly_norm
 from .ops.rational import rational
 from .replace import replace
@@ -17,7 +18,7 @@ from .replace import replace
 __version__ = "0.1.0"
 OPS = (  # the names that explain and profile take
     "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear",
-    "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features",
+    "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
 )  # fmt: skip
 
 __all__ = [*OPS, "basis", "explain", "replace", "nn", "testing", "OPS"]

@@ -18,6 +18,12 @@ _MODULES = {
     "activation_forward": "activations",
     "activation_backward": "activations",
     "activation_double_backward": "activations",
+    "poly_norm_forward": "poly_norm",
+    "poly_norm_backward": "poly_norm",
+    "poly_norm_double_backward": "poly_norm",
+    "fan_forward": "fan",
+    "fan_backward": "fan",
+    "fan_double_backward": "fan",
 }
 # Functions that are supported alike, by what starts at x: where x stands, and how many arguments from there on tell.
 _ALIKE = {
@@ -27,6 +33,12 @@ _ALIKE = {
     "activation_forward": ("activation", 0, 3),
     "activation_backward": ("activation", 1, 3),
     "activation_double_backward": ("activation", 3, 3),
+    "poly_norm_forward": ("poly_norm", 0, 2),
+    "poly_norm_backward": ("poly_norm", 1, 2),
+    "poly_norm_double_backward": ("poly_norm", 4, 2),
+    "fan_forward": ("fan", 0, 1),
+    "fan_backward": ("fan", 1, 1),
+    "fan_double_backward": ("fan", 3, 1),
 }
 _installed: bool | None = None
 

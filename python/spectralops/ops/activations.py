@@ -223,7 +223,7 @@ def _table(x: Tensor, parameters: dict[str, Parameter], dim: int, rank: int) -> 
     dtype = spec.compute_dtype(x)
     counts = {name: _check_parameter(name, value, x) for name, value in parameters.items()}
     dim = _check.dimension("dim", dim, rank) if rank else 0
-    channels = max(counts.values(), default=1)
+    channels = max([1, *counts.values()])
     for name, count in counts.items():
         if count > 1 and (rank == 0 or count != x.shape[dim]):
             size = f"size {x.shape[dim]} in dimension {dim}" if rank else "no dimension"

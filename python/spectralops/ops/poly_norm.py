@@ -34,11 +34,11 @@ from .activations_reference import compute_dtype
 
 
 def _scaled(x: Tensor) -> tuple[Tensor, Tensor]:
-    """z (rows, n) and s (rows, 1); a row with NaN or infinity stays one."""
+    """z (rows, n) and s (rows, 1); a row with NaN or infinity becomes NaN."""
     z = x.to(compute_dtype(x))
     largest = z.detach().abs().amax(-1, keepdim=True).clamp(min=1)
     _, exponent = torch.frexp(largest)  # largest = f 2^exponent, f in [1/2, 1)
-    s = torch.ldexp(torch.ones_like(largest), torch.where(largest.isfinite(), exponent - 1, 0))
+    s = torch.where(largest.isfinite(), torch.ldexp(torch.ones_like(largest), exponent - 1), torch.nan)
     return z / s, s
 
 
