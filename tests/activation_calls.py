@@ -185,7 +185,7 @@ def problem(name, dtype, index=0):
         return PolyNorm(ROWS[index % len(ROWS)], dtype, degree, scale)
     if name == "fan":
         return Fan(SPLITS[index % len(SPLITS)], dtype)
-    count = (4, 2, 6, 1)[index % 4] if name == "poly_relu" else None
+    count = (4, 2, 6, 1, 3)[index % 5] if name == "poly_relu" else None
     return Activation(name, SHAPES[index % len(SHAPES)], dtype, shared=index % 3 == 2, count=count)
 
 

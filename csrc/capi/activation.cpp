@@ -33,8 +33,8 @@ int check(const Common& c) {
   SO_REQUIRE(c.channels >= 0, "%s: channels must not be negative, got %lld", c.entry, c.channels);
   SO_REQUIRE(c.inner >= 0, "%s: inner must not be negative, got %lld", c.entry, c.inner);
   SO_REQUIRE(c.function >= 0 && c.function < kFunctions,
-             "%s: function must be 0 (snake), 1 (sine), 2 (spder), 3 (cauchy), 4 (poly_relu), 5 (square_wave), 6 (wire) or "
-             "7 (wire of a complex x), got %d",
+             "%s: function must be 0 (snake), 1 (sine), 2 (spder), 3 (cauchy), 4 (poly_relu), 5 (square_wave), "
+             "6 (wire) or 7 (wire of a complex x), got %d",
              c.entry, c.function);
   const int needs = kCounts[c.function];
   SO_REQUIRE(needs < 0 ? c.count >= 1 : c.count == needs, "%s: count must be %s%d for function %d, got %d", c.entry,
@@ -46,7 +46,8 @@ int check(const Common& c) {
              c.threads);
   if (c.device != SPECTRALOPS_CPU) return fail(SPECTRALOPS_UNSUPPORTED, "%s: no CUDA kernel", c.entry);
   if (c.count > kMost)
-    return fail(SPECTRALOPS_UNSUPPORTED, "%s: count %d: no kernel takes more than %d parameters", c.entry, c.count, kMost);
+    return fail(SPECTRALOPS_UNSUPPORTED, "%s: count %d: no kernel takes more than %d parameters", c.entry, c.count,
+                kMost);
   return SPECTRALOPS_OK;
 }
 

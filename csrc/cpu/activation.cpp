@@ -16,7 +16,7 @@ i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
 // Below 64 elements of a channel in a row, vectors that each lie in one channel would be broken off too often.
 constexpr i64 kNarrow = 64;
 constexpr i64 kFoldColumns = 512;    // short rows are folded into rows of about so many
-constexpr i64 kBlockColumns = 16384;
+constexpr i64 kBlockColumns = 4096;
 constexpr i64 kTaskElements = 65536;
 constexpr i64 kMaxRowChunks = 256;   // bounds the workspace
 constexpr i64 kGrain = 16384;        // elements that repay waking a thread: a few microseconds of work
@@ -27,7 +27,7 @@ void plan(ActivationJob& job) {
   job.narrow = job.inner < kNarrow;
   job.parts = 1;
   if (job.narrow) {
-    const i64 columns = activation_narrow_columns(job.count);
+    const i64 columns = activation_narrow_columns(job.room());
     const i64 rows = job.rows, fold = smaller(rows, smaller(kFoldColumns, columns) / job.dim);
     if (fold > 1) {  // within one column block, so that all copies of a channel are summed by one task
       job.rows = ceil_div(rows, fold);
@@ -76,22 +76,28 @@ void run(const ActivationJob& job, Loop loop) {
   parallel_for(worth(job.threads, job.rows * job.dim), tasks, [&](i64 task) { loop(job, tile_of(job, task)); });
 }
 
-// The sums of all tasks: over row chunks in order, then over the parts of a channel in order.
+// The sum of `count` rows of `width` numbers, `pitch` apart, in place in the first: by halves, so that rounding grows
+// with the logarithm of count.
+void add_rows(double* rows, i64 count, i64 width, i64 pitch) {
+  for (i64 apart = 1; apart < count; apart *= 2)
+    for (i64 r = 0; r + apart < count; r += 2 * apart)
+      for (i64 i = 0; i < width; ++i) rows[r * pitch + i] += rows[(r + apart) * pitch + i];
+}
+
+// The sums of all tasks: over row chunks, then over the parts of a channel.
 template <typename C>
 void reduce(const ActivationJob& job) {
   const i64 each = job.sums(), span = 4096;
   parallel_for(worth(job.threads, each * job.row_chunks), ceil_div(each, span), [&](i64 task) {
-    const i64 begin = task * span, end = smaller(each, begin + span);
-    for (i64 chunk = 1; chunk < job.row_chunks; ++chunk)
-      for (i64 i = begin; i < end; ++i) job.partial[i] += job.partial[chunk * each + i];
+    const i64 begin = task * span;
+    add_rows(job.partial + begin, job.row_chunks, smaller(each - begin, span), each);
   });
   C* out = static_cast<C*>(job.dparams);
-  for (i64 c = 0; c < job.channels; ++c)
-    for (i64 i = 0; i < job.count; ++i) {
-      double sum = 0;
-      for (i64 p = 0; p < job.parts; ++p) sum += job.partial[(c * job.parts + p) * job.count + i];
-      out[i * job.channels + c] = C(sum);
-    }
+  for (i64 c = 0; c < job.channels; ++c) {
+    double* sums = job.partial + c * job.parts * job.count;
+    add_rows(sums, job.parts, job.count, job.count);
+    for (i64 i = 0; i < job.count; ++i) out[i * job.channels + c] = C(sums[i]);
+  }
 }
 
 // Tasks add to their part of the workspace, so it starts at zero.

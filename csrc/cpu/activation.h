@@ -9,6 +9,7 @@ namespace spectralops {
 namespace cpu {
 
 constexpr int kMaxActivationParams = 33;  // poly_relu of degree 32
+constexpr int kPolyRelu = 4;  // SPECTRALOPS_POLY_RELU
 
 // A call, and, below it, how activation.cpp cuts it up for the loops.
 struct ActivationJob {
@@ -30,12 +31,14 @@ struct ActivationJob {
   bool narrow;
 
   SO_HOST_DEVICE i64 sums() const { return channels * parts * count; }
+  // Only poly_relu has a loop for any number of parameters, and one for 4.
+  SO_HOST_DEVICE int room() const { return function == kPolyRelu && count != 4 ? kMaxActivationParams : count; }
 };
 
 // Columns of a narrow task, so that their parameters and sums stay in the caches next to the core.  A multiple of every
-// vector's lanes.
-SO_HOST_DEVICE constexpr i64 activation_narrow_columns(int count) {
-  return count <= 4 ? 4096 / (count + 1) / 64 * 64 : 128;
+// vector's lanes.  `most` is the number of parameters that the loop has room for.
+SO_HOST_DEVICE constexpr i64 activation_narrow_columns(int most) {
+  return most <= 4 ? 4096 / (most + 1) / 64 * 64 : 128;
 }
 
 // The rectangle of one task: rows [row, row_end) x columns [col, col_end).

@@ -18,7 +18,9 @@ template <typename S, typename F> struct DoubleBackward : Pass<S, F, true, 3, 2>
 
 }  // namespace
 
-void activation_double_backward(const ActivationJob& job, const ActivationTile& tile) { walk_types<DoubleBackward>(job, tile); }
+void activation_double_backward(const ActivationJob& job, const ActivationTile& tile) {
+  walk_types<DoubleBackward>(job, tile);
+}
 
 }  // namespace SO_CPU_ISA
 }  // namespace cpu

@@ -1,9 +1,9 @@
 // How a task walks its rectangle.  A pass Op<S, F> (storage, function) has what a vector of points does: from `inputs`
 // vectors (x, grad, ggx) it makes `outputs` vectors and the terms of the parameters' sums.
 //   wide     a vector lies in one channel: parameters are broadcast, and the lanes' sums are added up when they have
-//            taken kTerms terms each;
+//            taken run_terms terms each;
 //   narrow   a vector of columns spans channels: parameters and lane sums lie in tables, a column each.
-// Lanes sum in the compute type over at most kTerms elements, everything above that in double, all in an order given by
+// Lanes sum in the compute type over at most run_terms elements, everything above that in double, all in an order given by
 // the sizes.
 #pragma once
 
@@ -13,7 +13,9 @@ namespace spectralops {
 namespace cpu {
 namespace SO_CPU_ISA {
 
+// Terms of a lane's sum.  Above it float sums go on in double; a double has nothing wider, so its lanes stay shorter.
 constexpr int kTerms = 32;
+template <typename C> constexpr int run_terms = sizeof(C) == 4 ? kTerms : 8;
 
 SO_SIMD i64 least(i64 a, i64 b) { return a < b ? a : b; }
 
@@ -94,25 +96,28 @@ template <typename C> SO_SIMD vec<C> first_lanes(vec<C> v, int count) {
   return load_bytes<mask<C>>(numbers) < (mask<C>{} + count) ? v : vec<C>{};
 }
 
+// The sum of the lanes, by halves.
 template <typename C> static __attribute__((noinline)) void add_lanes(const C* spilled, i64 count, double* out) {
   constexpr int L = lanes<C>;
   for (i64 i = 0; i < count; ++i, spilled += L) {
-    double s[2] = {0, 0};
-    for (int l = 0; l < L; ++l) s[l & 1] += double(spilled[l]);
-    out[i] += s[0] + s[1];
+    double s[L];
+    for (int l = 0; l < L; ++l) s[l] = double(spilled[l]);
+    for (int half = L / 2; half > 0; half /= 2)
+      for (int l = 0; l < half; ++l) s[l] += s[l + half];
+    out[i] += s[0];
   }
 }
 
 template <typename Op> static void walk_wide(const ActivationJob& job, const ActivationTile& tile) {
   using C = typename Op::C;
-  constexpr int L = lanes<C>;
+  constexpr int L = lanes<C>, kRun = run_terms<C> * L;
   const Op op(job);
   typename Op::Known known;
   C values[Op::Known::kSize];
   vec<C> sums[Op::F::kParams + 1];
   alignas(64) C spilled[(Op::F::kParams + 1) * L];
   const i64 width = least(job.inner, tile.col_end - tile.col), count = op.f.params.value();
-  const i64 step = width >= kTerms * L ? 1 : kTerms * L / ((width + L - 1) / L * L);
+  const i64 step = width >= kRun ? 1 : kRun / ((width + L - 1) / L * L);
   for (i64 row = tile.row; row < tile.row_end; row += step) {
     const i64 row_end = least(row + step, tile.row_end);
     for (i64 begin = tile.col; begin < tile.col_end;) {
@@ -120,8 +125,8 @@ template <typename Op> static void walk_wide(const ActivationJob& job, const Act
       const i64 end = least(start + job.inner, tile.col_end), part = (begin - start) / job.col_block;
       op.set_up(job, channel, values, 1);
       known.each(op.f, [&](vec<C>& v, int i) SO_LAMBDA { v = splat<C>(values[i]); });
-      for (i64 col = begin; col < end; col += kTerms * L) {
-        const i64 size = least(end - col, kTerms * L);
+      for (i64 col = begin; col < end; col += kRun) {
+        const i64 size = least(end - col, kRun);
         op.f.params.each([&](auto i) SO_LAMBDA { sums[i] = vec<C>{}; });
         for (i64 r = row; r < row_end; ++r) {
           const i64 at = r * job.dim + col;
@@ -142,22 +147,28 @@ template <typename Op> static void walk_wide(const ActivationJob& job, const Act
   }
 }
 
+// f(c, channel) for the columns of a tile, from 0.
+template <typename F> SO_SIMD void columns_of(const ActivationJob& job, const ActivationTile& tile, F f) {
+  i64 channel = tile.col / job.inner % job.channels, within = 0;  // a tile begins with a channel
+  for (i64 c = 0; c < tile.col_end - tile.col; ++c) {
+    f(c, channel);
+    if (++within < job.inner) continue;
+    within = 0;
+    if (++channel == job.channels) channel = 0;
+  }
+}
+
 // The sums of a block of rows, a column each, into those of the columns' channels.
 template <typename C>
 static __attribute__((noinline)) void add_columns(const ActivationJob& job, const ActivationTile& tile, C* sums,
                                                   i64 pitch) {
   double* partial = job.partial + tile.chunk * job.channels * job.count;
-  i64 channel = tile.col / job.inner % job.channels, within = 0;
-  for (i64 c = 0; c < tile.col_end - tile.col; ++c) {
+  columns_of(job, tile, [&](i64 c, i64 channel) SO_LAMBDA {
     for (i64 i = 0; i < job.count; ++i) {
       partial[channel * job.count + i] += double(sums[i * pitch + c]);
       sums[i * pitch + c] = 0;
     }
-    if (++within == job.inner) {
-      within = 0;
-      if (++channel == job.channels) channel = 0;
-    }
-  }
+  });
 }
 
 template <typename Op> static void walk_narrow(const ActivationJob& job, const ActivationTile& tile) {
@@ -166,12 +177,13 @@ template <typename Op> static void walk_narrow(const ActivationJob& job, const A
   const Op op(job);
   alignas(64) C table[Op::Known::kSize * kPitch];
   alignas(64) C sums[(Op::kSums ? Op::F::kParams : 0) * kPitch + 1] = {};
-  const i64 columns = tile.col_end - tile.col, padded = (columns + L - 1) / L * L;
-  for (i64 c = 0; c < padded; ++c)  // lanes beyond the last column repeat it
-    op.set_up(job, (tile.col + least(c, columns - 1)) / job.inner % job.channels, table + c, kPitch);
+  i64 filled = 0;
+  columns_of(job, tile, [&](i64 c, i64 channel) SO_LAMBDA { op.set_up(job, channel, table + (filled = c), kPitch); });
+  for (i64 c = filled + 1; c % L; ++c)  // lanes beyond the last column repeat it
+    for (int k = 0; k < Op::Known::kSize - 1; ++k) table[k * kPitch + c] = table[k * kPitch + filled];
   typename Op::Known known;
-  for (i64 row = tile.row; row < tile.row_end; row += kTerms) {
-    for (i64 r = row; r < least(row + kTerms, tile.row_end); ++r) {
+  for (i64 row = tile.row; row < tile.row_end; row += run_terms<C>) {
+    for (i64 r = row; r < least(row + run_terms<C>, tile.row_end); ++r) {
       const i64 size = least(tile.col_end, r == job.rows - 1 ? job.tail : job.dim) - tile.col;
       for (i64 i = 0; i < size; i += L) {
         known.each(op.f, [&](vec<C>& v, int k) SO_LAMBDA { v = load<C>(table + k * kPitch + i); });
@@ -230,7 +242,7 @@ static void walk_functions(const ActivationJob& job, const ActivationTile& tile)
     case 1: return walk<Op<S, Sine<C>>>(job, tile);
     case 2: return walk<Op<S, Spder<C>>>(job, tile);
     case 3: return walk<Op<S, Cauchy<C>>>(job, tile);
-    case 4:
+    case kPolyRelu:
       if (job.count == 4) return walk<Op<S, PolyRelu<C, FixedCount<4>, 4>>>(job, tile);
       return walk<Op<S, PolyRelu<C, AnyCount, kMaxActivationParams>>>(job, tile);
     case 5: return walk<Op<S, SquareWave<C>>>(job, tile);

@@ -109,7 +109,8 @@ template <typename Scalar> struct Snake : FixedFunction<Scalar, 1, 2> {
     const V u = flat ? x : s * k.p[1], sum = s + c, xc = x * c;
     return {s, c, u, sum * sum, u * (xc + xc - u), flat};
   }
-  template <typename K, typename Sum> SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
+  template <typename K, typename Sum>
+  SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
     const Parts f = parts(k, x[0]);
     dx[0] = g[0] * f.fx;
     sum(Constant<0>{}, g[0] * f.fa);
@@ -134,7 +135,8 @@ template <typename Scalar> struct Sine : FixedFunction<Scalar, 1, 1> {
   template <typename K> SO_HOST_DEVICE void value(const K& k, const V* x, V* y) const {
     y[0] = sin_cos<C>(k.p[0] * x[0]).sin;
   }
-  template <typename K, typename Sum> SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
+  template <typename K, typename Sum>
+  SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
     const V gc = g[0] * sin_cos<C>(k.p[0] * x[0]).cos;
     dx[0] = gc * k.p[0];
     sum(Constant<0>{}, gc * x[0]);
@@ -195,7 +197,8 @@ template <typename Scalar> struct Spder : FixedFunction<Scalar, 0, 0> {
     const auto [s, c] = sin_cos<C>(x);
     return {s, c, square_root(absolute<C>(x)), x == C(0) ? splat<C>(1) : s / x};
   }
-  template <typename K, typename Sum> SO_HOST_DEVICE void gradient(const K&, const V* x, const V* g, V* dx, Sum) const {
+  template <typename K, typename Sum>
+  SO_HOST_DEVICE void gradient(const K&, const V* x, const V* g, V* dx, Sum) const {
     const Parts f = parts(x[0]);
     dx[0] = g[0] * f.root * mul_add(f.ratio, splat<C>(C(0.5)), f.c);
   }
@@ -219,7 +222,8 @@ template <typename Scalar> struct Cauchy : FixedFunction<Scalar, 3, 3> {
   template <typename K> SO_HOST_DEVICE void value(const K& k, const V* x, V* y) const {
     y[0] = mul_add(k.p[0], x[0], k.p[1]) / below(k, x[0]);
   }
-  template <typename K, typename Sum> SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
+  template <typename K, typename Sum>
+  SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
     const V q = C(1) / below(k, x[0]), f = mul_add(k.p[0], x[0], k.p[1]) * q, gq = g[0] * q;
     dx[0] = gq * mul_add(C(-2) * x[0], f, k.p[0]);
     sum(Constant<0>{}, gq * x[0]);

@@ -45,7 +45,8 @@ template <typename Scalar, typename Count, int Most> struct PolyRelu {
     if (top < 2) h = V{};
     return {v, d, h};
   }
-  template <typename K, typename Sum> SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
+  template <typename K, typename Sum>
+  SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
     const V r = above(x[0]);
     dx[0] = g[0] * (step(x[0]) * polynomial(k.p, r).first);
     V e = g[0];
@@ -96,7 +97,8 @@ template <typename Scalar, int X> struct Wire : FixedFunction<Scalar, 2, 2, X, 2
     const Complex f = wave(k, x);
     y[0] = f.re, y[1] = f.im;
   }
-  template <typename K, typename Sum> SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
+  template <typename K, typename Sum>
+  SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {
     const V a = x[0], b = imaginary(x), w = k.p[0], k2 = k.p[1] * k.p[1];
     const Complex h = conjugate_times(g, wave(k, x));
     dx[0] = mul_add(C(-2) * k2 * a, h.re, -(w * h.im));

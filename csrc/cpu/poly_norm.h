@@ -1,5 +1,5 @@
-// poly_norm on a CPU: y = sum_i w_i norm(x^i) + b over rows.  poly_norm.cpp cuts up and reduces; poly_norm_isa.cpp holds
-// the rows, once for each instruction set.
+// poly_norm on a CPU: y = sum_i w_i norm(x^i) + b over rows.  poly_norm.cpp cuts up and reduces; poly_norm_isa.cpp
+// holds the rows, once for each instruction set.
 #pragma once
 
 #include "cpu/capability.h"

@@ -51,15 +51,16 @@ template <typename S> static compute_t<S> inverse_scale(const S* x, i64 dim) {
   return C(1) / largest;
 }
 
-// Row sums of `Sets` x degree terms: in the compute type over kTerms vectors, in double above.
+// Row sums of `Sets` x degree terms: in the compute type over run_terms vectors, in double above.
 template <typename C, typename N, int Sets, int Most, typename F>
 static void row_sums(const N& degree, i64 dim, double (*sums)[Most], F term) {
   for (int s = 0; s < Sets; ++s)
     for (int i = 0; i < degree.value(); ++i) sums[s][i] = 0;
-  for (i64 begin = 0; begin < dim; begin += kTerms * lanes<C>) {
+  for (i64 begin = 0; begin < dim; begin += run_terms<C> * lanes<C>) {
     vec<C> lane[Sets][Most];
     degree.each([&](auto i) SO_LAMBDA { each<Sets>([&](auto s) SO_LAMBDA { lane[s][i] = vec<C>{}; }); });
-    vectors<C>(least(dim - begin, kTerms * lanes<C>), [&](i64 i, int count) SO_LAMBDA { term(lane, begin + i, count); });
+    const i64 size = least(dim - begin, run_terms<C> * lanes<C>);
+    vectors<C>(size, [&](i64 i, int count) SO_LAMBDA { term(lane, begin + i, count); });
     degree.each([&](auto i) SO_LAMBDA {
       each<Sets>([&](auto s) SO_LAMBDA {
         for (int l = 0; l < lanes<C>; ++l) sums[s][i] += double(lane[s][i][l]);
