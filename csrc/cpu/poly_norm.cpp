@@ -42,8 +42,10 @@ int run_and_reduce(PolyNormJob& job, Loop loop) {
     run(job, loop);
   }
   for (int i = 0; i <= job.degree; ++i) {
-    double sum = 0;
-    for (i64 chunk = 0; !empty && chunk < job.row_chunks; ++chunk) sum += job.partial[chunk * (job.degree + 1) + i];
+    double total = 0, low = 0;
+    for (i64 chunk = 0; !empty && chunk < job.row_chunks; ++chunk)
+      add_compensated(total, low, job.partial[chunk * (job.degree + 1) + i]);
+    const double sum = compensated(total, low);
     void* out = i < job.degree ? job.dweight : job.dbias;
     const int at = i < job.degree ? i : 0;
     if (!out) continue;

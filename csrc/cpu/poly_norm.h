@@ -22,6 +22,15 @@ struct PolyNormJob {
   i64 row_chunk, row_chunks;
 };
 
+// A sum and what its roundings left out, both added up: to `low` goes the error of sum + value.
+SO_HOST_DEVICE void add_compensated(double& sum, double& low, double value) {
+  const double total = sum + value, taken = total - sum;
+  low += (sum - (total - taken)) + (value - taken);
+  sum = total;
+}
+// Beyond the range the error of a sum is no number.
+SO_HOST_DEVICE double compensated(double sum, double low) { return low == low ? sum + low : sum; }
+
 // Rows [row, row_end) of a task; `sums` (degree + 1) are its own.
 // clang-format off
 SO_CPU_DECLARE(

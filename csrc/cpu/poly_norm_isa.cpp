@@ -30,7 +30,7 @@ template <typename C> static C sum_lanes(vec<C> v) {
   return total;
 }
 
-// 1 / s, s = 2^floor(log2 max(1, max |x|)); 1 for a row that is not finite.
+// 1 / s, s = 2^floor(log2 max(1, max |x|)); NaN for a row that is not finite, all of which then is.
 template <typename S> static compute_t<S> inverse_scale(const S* x, i64 dim) {
   using C = compute_t<S>;
   vec<C> most = splat<C>(1), odd = vec<C>{};
@@ -40,7 +40,7 @@ template <typename S> static compute_t<S> inverse_scale(const S* x, i64 dim) {
     odd += v * C(0);  // NaN where v is NaN or infinite
   });
   const C check = sum_lanes<C>(odd);
-  if (!(check == check)) return 1;
+  if (!(check == check)) return check;
   C largest = 1;
   for (int l = 0; l < lanes<C>; ++l) largest = most[l] > largest ? most[l] : largest;
   typename lane_int<sizeof(C)>::type bits;
@@ -51,11 +51,12 @@ template <typename S> static compute_t<S> inverse_scale(const S* x, i64 dim) {
   return C(1) / largest;
 }
 
-// Row sums of `Sets` x degree terms: in the compute type over run_terms vectors, in double above.
+// Row sums of `Sets` x degree terms: in the compute type over run_terms vectors, in compensated double above.
 template <typename C, typename N, int Sets, int Most, typename F>
 static void row_sums(const N& degree, i64 dim, double (*sums)[Most], F term) {
+  double low[Sets][Most];
   for (int s = 0; s < Sets; ++s)
-    for (int i = 0; i < degree.value(); ++i) sums[s][i] = 0;
+    for (int i = 0; i < degree.value(); ++i) sums[s][i] = low[s][i] = 0;
   for (i64 begin = 0; begin < dim; begin += run_terms<C> * lanes<C>) {
     vec<C> lane[Sets][Most];
     degree.each([&](auto i) SO_LAMBDA { each<Sets>([&](auto s) SO_LAMBDA { lane[s][i] = vec<C>{}; }); });
@@ -63,10 +64,16 @@ static void row_sums(const N& degree, i64 dim, double (*sums)[Most], F term) {
     vectors<C>(size, [&](i64 i, int count) SO_LAMBDA { term(lane, begin + i, count); });
     degree.each([&](auto i) SO_LAMBDA {
       each<Sets>([&](auto s) SO_LAMBDA {
-        for (int l = 0; l < lanes<C>; ++l) sums[s][i] += double(lane[s][i][l]);
+        alignas(64) C spilled[lanes<C>];
+        store(spilled, lane[s][i]);
+        double total = 0;
+        add_lanes(spilled, 1, &total);
+        add_compensated(sums[s][i], low[s][i], total);
       });
     });
   }
+  for (int s = 0; s < Sets; ++s)
+    for (int i = 0; i < degree.value(); ++i) sums[s][i] = compensated(sums[s][i], low[s][i]);
 }
 
 // sum_{i < n} c_i z^i, and its derivative.
@@ -104,10 +111,15 @@ template <typename S, typename N, int Most> struct Row {
   const C *w = static_cast<const C*>(job.weight), *wd = static_cast<const C*>(job.ggweight);
   double sums[4][Most], rho[Most];
   V lead[Most], tail[Most], extra[Most], more[Most];
+  double total[Most + 1] = {}, low[Most + 1] = {};  // of the parameters, over rows
 
   explicit Row(const PolyNormJob& j) : job(j), degree(j.degree) {}
 
   SO_HOST_DEVICE static const S* at(const void* p, i64 i) { return static_cast<const S*>(p) + i; }
+
+  void finish(double* out) const {
+    for (int i = 0; i <= degree.value(); ++i) out[i] += compensated(total[i], low[i]);
+  }
 
   void forward(i64 begin) {
     const S* x = at(job.x, begin);
@@ -130,7 +142,7 @@ template <typename S, typename N, int Most> struct Row {
     });
   }
 
-  void backward(i64 begin, double* out) {
+  void backward(i64 begin) {
     const S *x = at(job.x, begin), *grad = at(job.grad, begin);
     S* dx = static_cast<S*>(job.out) + begin;
     const C inverse = inverse_scale(x, job.dim);
@@ -149,9 +161,9 @@ template <typename S, typename N, int Most> struct Row {
       const double m = sums[1][i] / double(job.dim), r = rho[i];
       lead[i] = splat<C>(C((i + 1) * w[i] * r));
       tail[i] = splat<C>(C((i + 1) * w[i] * r * (r * r * m)));
-      out[i] += r * sums[1][i];
+      add_compensated(total[i], low[i], r * sums[1][i]);
     }
-    out[degree.value()] += sums[2][0];
+    add_compensated(total[degree.value()], low[degree.value()], sums[2][0]);
     vectors<C>(job.dim, [&](i64 i, int count) SO_LAMBDA {
       const V z = load_count(x + i, count) * inverse, g = load_count(grad + i, count);
       const V rest = z * polynomial<C>(degree, tail, z * z);
@@ -159,7 +171,7 @@ template <typename S, typename N, int Most> struct Row {
     });
   }
 
-  void double_backward(i64 begin, double* out) {
+  void double_backward(i64 begin) {
     const S *x = at(job.x, begin), *grad = at(job.grad, begin), *ggx = at(job.ggx, begin);
     S *dx = static_cast<S*>(job.out) + begin, *dgrad = static_cast<S*>(job.dgrad) + begin;
     const C inverse = inverse_scale(x, job.dim);
@@ -183,7 +195,7 @@ template <typename S, typename N, int Most> struct Row {
       tail[k] = splat<C>(C(wd[k] * r - w[k] * r * r * c));                             // of D / z
       extra[k] = splat<C>(C(i * r * r * (wd[k] * b + w[k] * r * (a - 3 * b * c))));    // of P
       more[k] = splat<C>(C(i * (2 * i - 1) * w[k] * r * r * b));                       // of Q
-      out[k] += n * r * (a - b * c);
+      add_compensated(total[k], low[k], n * r * (a - b * c));
     }
     const V bias = splat<C>(*static_cast<const C*>(job.ggbias));
     vectors<C>(job.dim, [&](i64 i, int count) SO_LAMBDA {
@@ -225,12 +237,14 @@ void poly_norm_forward(const PolyNormJob& job, i64 row, i64 row_end, double*) {
 }
 void poly_norm_backward(const PolyNormJob& job, i64 row, i64 row_end, double* sums) {
   with_row(job, [&](auto& one) {
-    for (i64 r = row; r < row_end; ++r) one.backward(r * job.dim, sums);
+    for (i64 r = row; r < row_end; ++r) one.backward(r * job.dim);
+    one.finish(sums);
   });
 }
 void poly_norm_double_backward(const PolyNormJob& job, i64 row, i64 row_end, double* sums) {
   with_row(job, [&](auto& one) {
-    for (i64 r = row; r < row_end; ++r) one.double_backward(r * job.dim, sums);
+    for (i64 r = row; r < row_end; ++r) one.double_backward(r * job.dim);
+    one.finish(sums);
   });
 }
 
