@@ -3,8 +3,8 @@
 //   wide     a vector lies in one channel: parameters are broadcast, and the lanes' sums are added up when they have
 //            taken run_terms terms each;
 //   narrow   a vector of columns spans channels: parameters and lane sums lie in tables, a column each.
-// Lanes sum in the compute type over at most run_terms elements, everything above that in double, all in an order given by
-// the sizes.
+// Lanes sum in the compute type over at most run_terms elements, everything above that in double, all in an order given
+// by the sizes.
 #pragma once
 
 #include "cpu/activation_more_math.h"
