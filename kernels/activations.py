@@ -55,7 +55,8 @@ def table(p, o_group, stride, channels, COUNT: tl.constexpr):
 
 @triton.jit
 def place_parts(
-    o, m, i_u, i_t, rows, dim, group_dim, numel, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, NARROW: tl.constexpr, PAIR: tl.constexpr
+    o, m, i_u, i_t, rows, dim, group_dim, numel,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, NARROW: tl.constexpr, PAIR: tl.constexpr,
 ):  # fmt: skip
     """The same place in a tensor of pairs, whose columns are twice as many: (BLOCK_R, 2 BLOCK_C); else o and m."""
     if PAIR:
@@ -208,9 +209,7 @@ def _plan(kernel: str, x, params, function: int):
     """(shape arguments, constants, units, tiles a unit, tile): how (outer, C, inner) is cut, from the sizes alone."""
     channels = params.shape[1]
     pairs = function in (WIRE, WIRE_COMPLEX)
-    tile = configs.ACTIVATION[kernel, x.element_size()]
-    if pairs:  # two numbers an element: as many registers
-        tile = tile._replace(elements=tile.elements // 2, vector=max(tile.vector // 2, 1))
+    tile = (configs.ACTIVATION_PAIRS if pairs else configs.ACTIVATION)[kernel, x.element_size()]
     outer, _, inner = x.shape[:3]
     numel = outer * x.shape[1] * inner
     if channels == 1:  # everything is one group, of rows as long as a tile

@@ -109,7 +109,7 @@ SRHT_ROWS = 1024  # rows gathered a step
 # activations, by (kernel, bytes an element).  A tile is as wide as its group allows, up to all of it.
 ACTIVATION = {
     ("forward", 2): Tile(2048, 8, 4),
-    ("forward", 4): Tile(1024, 4, 4),
+    ("forward", 4): Tile(512, 4, 4),
     ("forward", 8): Tile(512, 2, 4),
     ("backward", 2): Tile(1024, 8, 4),
     ("backward", 4): Tile(512, 4, 4),
@@ -117,6 +117,18 @@ ACTIVATION = {
     ("double_backward", 2): Tile(512, 4, 4),
     ("double_backward", 4): Tile(512, 4, 4),
     ("double_backward", 8): Tile(256, 2, 4),
+}
+# The same where an element is a pair, as in `wire`.
+ACTIVATION_PAIRS = {
+    ("forward", 2): Tile(1024, 4, 4),
+    ("forward", 4): Tile(256, 2, 4),
+    ("forward", 8): Tile(256, 1, 4),
+    ("backward", 2): Tile(512, 4, 4),
+    ("backward", 4): Tile(256, 2, 4),
+    ("backward", 8): Tile(128, 1, 4),
+    ("double_backward", 2): Tile(128, 2, 2),
+    ("double_backward", 4): Tile(256, 2, 2),
+    ("double_backward", 8): Tile(128, 1, 4),
 }
 ACTIVATION_NARROW_BELOW = 64  # columns of a group from which a program stays inside one group
 ACTIVATION_COLUMNS = 128  # of a tile where there are rows enough to fill it
@@ -128,7 +140,7 @@ ACTIVATION_MAX_PARAMETERS = 16
 
 # poly_norm, by (kernel, bytes an element).  A tile holds whole rows, or a row goes by in tiles.
 POLY_NORM = {
-    ("forward", 2): Tile(4096, 8, 8),
+    ("forward", 2): Tile(2048, 8, 8),
     ("forward", 4): Tile(2048, 4, 8),
     ("forward", 8): Tile(1024, 2, 8),
     ("backward", 2): Tile(2048, 8, 8),

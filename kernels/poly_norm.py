@@ -241,7 +241,8 @@ def _gradient(kernel, name: str, count: int, pointers: dict, x, weight, eps: flo
     sums = torch.empty(count, dtype=COMPUTE[x.dtype], device=x.device)
     launch(x, kernel, (chunks,), warps=warps, fuse=True, p_x=x, p_w=weight, p_partial=partial, chunks=chunks, steps=steps,
            **pointers, **sizes, **constants)  # fmt: skip
-    launch(x, reduce_kernel, (count,), warps=4, p_partial=partial, p_out=sums, count=chunks, BLOCK=configs.ACTIVATION_REDUCE_BLOCK)
+    launch(x, reduce_kernel, (count,), warps=4, p_partial=partial, p_out=sums, count=chunks,
+           BLOCK=configs.ACTIVATION_REDUCE_BLOCK)  # fmt: skip
     return sums
 
 

@@ -9,10 +9,10 @@ import interpret_worker
 
 CASES = {}
 SHAPES = {  # (outer, C, inner), channels of the parameters
-    "shared": ((1, 1, 1500), 1),
-    "last": ((37, 70, 1), 70),
+    "shared": ((1, 1, 900), 1),
+    "last": ((19, 70, 1), 70),
     "narrow": ((5, 6, 9), 6),
-    "wide": ((2, 3, 700), 3),
+    "wide": ((2, 3, 300), 3),
     "one": ((1, 1, 1), 1),
 }
 COUNTS = (1, 1, 0, 3, 4, 1, 2, 2)
@@ -39,17 +39,18 @@ def compare(kernels, reference, problem, dtype, draws, factor=2.0):
     from spectralops import testing
 
     tally = testing.Tally()
-    for _ in range(draws):
+    for draw in range(draws):
         passes = problem()
-        low, high = ([[_cast(a, t) for a in args] for args in passes] for t in (torch.float32 if dtype == torch.float64 else None, torch.float64))
+        lower = torch.float32 if dtype == torch.float64 else None
+        low, high = ([[_cast(a, t) for a in args] for args in passes] for t in (lower, torch.float64))
         got, again, plain, exact = [], [], [], []
         for i, args in enumerate(passes):
             with testing.guard_bands():
                 got += _flat(kernels[i](*args))
-            again += _flat(kernels[i](*args))
+            again += _flat(kernels[i](*args)) if draw == 0 else []
             plain += _flat(reference[i](*low[i]))
             exact += _flat(reference[i](*high[i]))
-        assert all(torch.equal(a, b) or a.isnan().any() for a, b in zip(got, again)), "two runs differ"
+        assert all(torch.equal(a, b) or a.isnan().any() for a, b in zip(got, again)), "two runs differ"  # the first draw alone
         for i, (g, p, e) in enumerate(zip(got, plain, exact)):
             assert g.shape == e.shape and g.dtype == (p.dtype if dtype != torch.float64 else dtype), f"output {i}"
             tally.add(f"output {i}", g, p, e)
@@ -85,9 +86,9 @@ def activation_problem(function, layout, dtype):
     return [(x, p, function), (g, x, p, function, True), (v, w, g, x, p, function, True)]
 
 
-@case(*((f, layout, "float32") for f in range(8) for layout in ("shared", "narrow", "wide")),
-      *((f, "last", d) for f in (0, 3, 7) for d in ("float16", "bfloat16", "float64")),
-      *((f, "wide", "float64") for f in range(8)), (0, "one", "float32"), (6, "one", "float16"))  # fmt: skip
+@case(*((f, "shared", "float32") for f in range(8)), *((f, "narrow", "float32") for f in (0, 3, 4, 7)),
+      (1, "last", "float16"), (7, "last", "bfloat16"), (3, "last", "float64"), (2, "wide", "bfloat16"), (6, "wide", "float16"),
+      *((f, "wide", "float64") for f in (0, 2, 4, 6)), (0, "one", "float32"))  # fmt: skip
 def activation(function, layout, dtype):
     import torch
 
@@ -97,7 +98,7 @@ def activation(function, layout, dtype):
     dtype = getattr(torch, dtype)
     kernels = (k.activation_forward, k.activation_backward, k.activation_double_backward)
     reference = (spec.forward, spec.backward, spec.double_backward)
-    compare(kernels, reference, lambda: activation_problem(function, layout, dtype), dtype, 3 if layout == "one" else 6)
+    compare(kernels, reference, lambda: activation_problem(function, layout, dtype), dtype, 12)
 
 
 @case((1,))
@@ -124,7 +125,7 @@ def activation_several_tiles_a_program():
     from spectralops.kernels import configs
 
     for key in configs.ACTIVATION:
-        configs.ACTIVATION[key] = configs.Tile(128, 2, 1)
+        configs.ACTIVATION[key] = configs.ACTIVATION_PAIRS[key] = configs.Tile(128, 2, 1)
     configs.ACTIVATION_PROGRAMS, configs.ACTIVATION_COLUMNS, configs.ACTIVATION_REDUCE_BLOCK = 3, 16, 4
     for layout in ("shared", "narrow", "wide"):
         activation(3, layout, "float32")
@@ -135,7 +136,7 @@ def activation_several_tiles_a_program():
 # ---- poly_norm -------------------------------------------------------------------------------------------------------
 
 
-@case(*((shape, r, d) for shape, r in (((5, 37), 3), ((3, 5000), 2), ((70, 16), 5)) for d in ("float32", "float16", "bfloat16", "float64")))
+@case(((5, 37), 3, "float32"), ((5, 37), 3, "bfloat16"), ((2, 2500), 2, "float32"), ((2, 2500), 2, "float16"), ((70, 16), 5, "float64"))
 def poly_norm(shape, r, dtype):
     import torch
 
@@ -196,7 +197,7 @@ def poly_norm_several_blocks_a_program():
 # ---- fan -------------------------------------------------------------------------------------------------------------
 
 
-@case(*((sizes, d) for sizes in ((9, 200, 140), (5, 0, 20), (4, 33, 0)) for d in ("float32", "float16", "bfloat16", "float64")))
+@case(((9, 200, 140), "float32"), ((9, 20, 140), "float64"), ((5, 0, 20), "bfloat16"), ((4, 33, 0), "float16"))
 def fan(sizes, dtype):
     import torch
 

@@ -86,14 +86,17 @@ def plans():
         for layout in ("shared", "narrow", "wide"):
             call = activation_call(kernel, 0, layout, OF_SIZE[size])
             found[f"activation snake {kernel} {layout} {size}"] = (call, wide, size == 2 and layout == "narrow")
+    for kernel, size in configs.ACTIVATION_PAIRS:
+        found[f"activation wire_complex {kernel} {size}"] = (activation_call(kernel, 7, "narrow", OF_SIZE[size]), False, size == 2)
     for function in range(1, 8):
         for kernel in KERNELS if function != 5 else KERNELS[:1]:
             call = activation_call(kernel, function, "narrow", torch.float32)
-            found[f"activation {interpret_activations.NAMES[function]} {kernel}"] = (call, True, function == 7)
+            found[f"activation {interpret_activations.NAMES[function]} {kernel}"] = (call, function != 6, False)
     found["activation poly_relu of degree 15"] = (activation_call("double_backward", 4, "shared", torch.bfloat16, 16), False, False)
     for (kernel, size), tile in configs.POLY_NORM.items():
         for n in (512, 32768):
-            found[f"poly_norm {kernel} {n} {size}"] = (poly_norm_call(kernel, n, 3, OF_SIZE[size]), True, size == 2 and n == 512)
+            found[f"poly_norm {kernel} {n} {size}"] = (
+                poly_norm_call(kernel, n, 3, OF_SIZE[size]), tile.elements // (32 * tile.warps) * size >= 16, size == 2 and n == 512)  # fmt: skip
     for kernel in KERNELS:
         found[f"poly_norm {kernel} of degree 8"] = (poly_norm_call(kernel, 1024, configs.POLY_NORM_MAX_DEGREE, torch.float32), True, False)
     for (kernel, size), tile in configs.FAN.items():
@@ -111,20 +114,20 @@ COMPILED = [
 
 
 def spills(ptx: str) -> int:
-    """Bytes that ptxas says it spilled. The sine of a double has a stack of its own, for arguments beyond reduction."""
+    """Bytes that ptxas says it spilled. The sine of a double has a stack of its own, for large arguments."""
     arch = re.search(r"\.target (sm_\w+)", ptx)[1]
-    tool = "ptxas-blackwell" if int(re.search(r"\d+", arch)[0]) >= 100 else "ptxas"
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
-        file.flush()
-        command = [Path(triton.__file__).parent / "backends/nvidia/bin" / tool, "-v", f"--gpu-name={arch}", file.name, "-o", os.devnull]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        tool = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas-blackwell"  # the newer one takes every target
+        command = [tool, "-v", f"--gpu-name={arch}", source, "-o", source.with_suffix(".cubin")]
         out = subprocess.run(command, capture_output=True, text=True, check=True)
     return sum(map(int, re.findall(r"(\d+) bytes spill", out.stderr)))
 
 
 def check_nvidia(compiled, name: str, wide: bool):
     used, ptx = compiling.resources(compiled.asm["cubin"]), compiled.asm["ptx"]
-    assert used["LOCAL"] == 0 and (used["STACK"] == 0 or spills(ptx) == 0), f"spills: {used}"
+    assert used["LOCAL"] == 0 and (used["STACK"] == 0 or name.endswith(" 8") and spills(ptx) == 0), f"spills: {used}"
     assert not re.findall(r"\b(?:atom|red)\.\w+", ptx), "atomics"
     assert not re.findall(r"\b(?:sin|cos|div)\.approx", ptx), "approximate functions"
     if wide:

@@ -227,8 +227,10 @@ def _table(x: Tensor, parameters: dict[str, Parameter], dim: int, rank: int) -> 
     for name, count in counts.items():
         if count > 1 and (rank == 0 or count != x.shape[dim]):
             size = f"size {x.shape[dim]} in dimension {dim}" if rank else "no dimension"
-            raise ValueError(f"{name} has {count} values, one a channel, but x has {size}; got x of shape {_check.shape(x)}")
-    rows = [p.to(dtype).reshape(1, -1) if isinstance(p, Tensor) else x.new_full((1, 1), p, dtype=dtype) for p in parameters.values()]
+            got = f"got x of shape {_check.shape(x)}"
+            raise ValueError(f"{name} has {count} values, one a channel, but x has {size}; {got}")
+    row = lambda p: p.to(dtype).reshape(1, -1) if isinstance(p, Tensor) else x.new_full((1, 1), p, dtype=dtype)  # noqa: E731
+    rows = [row(p) for p in parameters.values()]
     if len(rows) == 1:
         return rows[0], dim
     return torch.cat([r.expand(1, channels) for r in rows]) if rows else x.new_empty(0, 1, dtype=dtype), dim
@@ -237,7 +239,9 @@ def _table(x: Tensor, parameters: dict[str, Parameter], dim: int, rank: int) -> 
 def _run(x: Tensor, params: Tensor, function: int, dim: int, backend: str | None) -> Tensor:
     if backend == "reference" or traced_transform(backend):
         shape = _output_shape(x, function)
-        return spec.forward(_cut(x, x, params, function, dim), params, function).reshape(shape) if x.numel() else x.new_empty(shape)
+        if x.numel() == 0:
+            return x.new_empty(shape)
+        return spec.forward(_cut(x, x, params, function, dim), params, function).reshape(shape)
     if differentiated(x, params):
         return _Activation.apply(x, params, function, dim, backend)
     return activation_forward(x, params, function, dim, backend)
@@ -342,7 +346,13 @@ def poly_relu(x: Tensor, a: Tensor, *, backend: str | None = None) -> Tensor:
 
 
 def wire(
-    x: Tensor, omega: Parameter = 10.0, s: Parameter = 10.0, *, complex_input: bool = False, dim: int = -1, backend: str | None = None
+    x: Tensor,
+    omega: Parameter = 10.0,
+    s: Parameter = 10.0,
+    *,
+    complex_input: bool = False,
+    dim: int = -1,
+    backend: str | None = None,
 ) -> Tensor:
     r"""WIRE's complex Gabor wavelet, :math:`y = e^{i \omega x} e^{-|s x|^2}`.
 

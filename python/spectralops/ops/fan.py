@@ -88,7 +88,8 @@ def _merge(op):
 
     def rule(info, in_dims, *args):
         batch = info.batch_size
-        rows = [t.expand(batch, *t.shape) if d is None else t.movedim(d, 0) for t, d in zip(args, in_dims) if isinstance(t, Tensor)]
+        front = lambda t, d: t.expand(batch, *t.shape) if d is None else t.movedim(d, 0)  # noqa: E731
+        rows = [front(t, d) for t, d in zip(args, in_dims) if isinstance(t, Tensor)]
         count = rows[0].shape[1]
         out = op(*(t.reshape(batch * count, t.shape[2]) for t in rows), *args[len(rows) :])
         apart = lambda t: t.reshape(batch, count, t.shape[1])  # noqa: E731
@@ -209,8 +210,8 @@ def fan(x: Tensor, weight_p: Tensor, weight_g: Tensor, bias_g: Tensor | None = N
         weight_p: (p, I). weight_g: (q, I), bias_g: (q,) or None; p or q may be 0.
         backend: of the elementwise part; None (automatic) or "reference", "cpu", "triton"; there is no CUDA C++ kernel.
 
-    Returns: (..., 2 p + q), contiguous, x's dtype. The products are torch's, in x's dtype (parameters are cast to it) and rounded
-        to it; the rest is computed in float32 (float64 for float64) and rounded once. NaN propagates, infinity as in torch.
+    Returns: (..., 2 p + q), contiguous, x's dtype. The products are torch's, in x's dtype (parameters are cast to it) and
+        rounded to it; the rest is computed in float32 (float64 for float64) and rounded once. NaN propagates.
 
     Derivatives: first and second, the elementwise part in one pass each; the third raises (``backend="reference"`` has every
         order). Deterministic as far as torch's matrix products are. Saved for backward: x, the parameters and the projections.
@@ -233,8 +234,8 @@ def fan(x: Tensor, weight_p: Tensor, weight_g: Tensor, bias_g: Tensor | None = N
 def fourier_features(x: Tensor, weight: Tensor, phase: Tensor | None = None, *, backend: str | None = None) -> Tensor:
     r"""Fourier features, :math:`y = [\cos(W x + \phi),\ \sin(W x + \phi)]`.
 
-    x (..., I), weight (F, I), phase (F,) or None -> (..., 2 F), not normalised. Everything else as :func:`fan`; a gradient goes to
-    weight and phase too, so features may be random and fixed or learnt.
+    x (..., I), weight (F, I), phase (F,) or None -> (..., 2 F), not normalised. Everything else as :func:`fan`; a gradient
+    goes to weight and phase too, so features may be random and fixed or learnt.
 
     Source: A. Rahimi, B. Recht, Random Features for Large-Scale Kernel Machines, NeurIPS 2007; M. Tancik et al., Fourier
         Features Let Networks Learn High Frequency Functions in Low Dimensional Domains, NeurIPS 2020.

@@ -1,22 +1,26 @@
-"""`mittag_leffler`: E_{a,b}(x) = sum_k x^k / Gamma(a k + b) for real x, and its derivatives in x; plain vectorised PyTorch, no kernel.
+"""`mittag_leffler`: E_{a,b}(x) = sum_k x^k / Gamma(a k + b) for real x and its derivatives; plain PyTorch, no kernel.
 
-Everything starts from the inverse Laplace transform along a parabola s(u) = mu (1 + i u)^2 around the negative real axis,
+Everything starts from the inverse Laplace transform along a parabola s(u) = mu (1 + i u)^2 around the negative real
+axis,
 
     E^(m)(x) = (m! / 2 pi i) int e^s s^(a-b) / (s^a - x)^(m+1) ds,
 
-by the trapezoidal rule with step h: with z_k = s(u_k)^a and c_k = (h mu / pi) (1 + i u_k) e^s s^(a-b), numbers that do not depend on x,
+by the trapezoidal rule with step h: with z_k = s(u_k)^a and c_k = (h mu / pi) (1 + i u_k) e^s s^(a-b), numbers that
+do not depend on x,
 
     E^(m)(x) = m! sum_k c_k / (z_k - x)^(m+1) + R^(m)(x).
 
-R is what the rule owes to the poles s0^a = x, wherever they stand: with w = (2 pi / h) (sqrt(s0 / mu) - 1) and residue
-s0^(1-b) e^(s0) / a, the rule on u_k = (k + 1/2) h leaves R = residue / (1 + e^-w), that on u_k = k h leaves
-R = residue / (1 - e^-w). Far inside the parabola R is 0, far outside the residue itself, and the contour may pass as near a pole
-as it likes, since the sum and R keep each other's balance as long as no node is the pole; only digits are lost, (pi / h)^m of them. x > 0
-has one pole, s0 > 0, and where it is close to the contour a second, wider parabola is taken; x < 0 has a pair, for a > 1 alone, and
-takes whichever grid is farther from it. With the step of `_nodes` what remains is below roundoff. There is no cancellation near x = 0, in the derivatives neither: each has its own sum.
+R is what the rule owes to the poles s0^a = x, wherever they stand: with w = (2 pi / h) (sqrt(s0 / mu) - 1) and
+residue s0^(1-b) e^(s0) / a, the rule on u_k = (k + 1/2) h leaves R = residue / (1 + e^-w), that on u_k = k h leaves R
+= residue / (1 - e^-w). Far inside the parabola R is 0, far outside the residue itself, and the contour may pass as
+near a pole as it likes, since the sum and R keep each other's balance as long as no node is the pole; only digits are
+lost, (pi / h)^m of them. x > 0 has one pole, s0 > 0, and where it is close to the contour a second, wider parabola is
+taken; x < 0 has a pair, for a > 1 alone, and takes whichever grid is farther from it. With the step of `_nodes` what
+remains is below roundoff. There is no cancellation near x = 0, in the derivatives neither: each has its own sum.
 
-Where x < -max(2, 2 b^a) the leading term -1 / (x Gamma(b - a)), zero for b = a, is taken out: E_{a,b}(x) = (E_{a,b-a}(x) - 1 / Gamma(b - a)) / x, so that
-what it would drown keeps its digits; E' = (E_{a,b-a}' - E) / x, E'' = (E_{a,b-a}'' - 2 E') / x.
+Where x < -max(2, 2 b^a) the leading term -1 / (x Gamma(b - a)), zero for b = a, is taken out: E_{a,b}(x) =
+(E_{a,b-a}(x) - 1 / Gamma(b - a)) / x, so that what it would drown keeps its digits; E' = (E_{a,b-a}' - E) / x, E'' =
+(E_{a,b-a}'' - 2 E') / x.
 
 The derivatives of R: with theta = x d/dx, theta s0 = s0 / a and q = (pi / h) sqrt(s0 / mu), sigma = 1 / (1 +- e^-w):
     a theta log R = t = 1 - b + s0 + (1 - sigma) q,     a theta t = s0 + (1 - sigma) q / 2 - sigma (1 - sigma) q^2
@@ -50,7 +54,7 @@ def _reciprocal_gamma(v: float) -> float:
 
 @lru_cache(maxsize=256)
 def _nodes(a: float, b: float, offset: float = 0.5, stretch: float = 1.0):
-    """(mu, h, [(Re c_k, Im c_k, Re z_k, Im z_k)]): the upper half of the nodes, c_k doubled for the other half; offset 1/2 or 0."""
+    """(mu, h, [(Re c_k, Im c_k, Re z_k, Im z_k)]): half of the nodes, c_k doubled for the others; offset 1/2 or 0."""
     mu = stretch * max(2.0, b - 1)  # e^s s^-b is smallest on the real axis at s = b
     h = 0.08 / math.sqrt(mu / 2)
     count = math.ceil(math.sqrt(1 + (42 + abs(a - b)) / mu) / h)
@@ -192,8 +196,8 @@ def mittag_leffler(x: Tensor, alpha: float, beta: float = 1.0, *, backend: str |
         the function's size in [-50, 10] (more digits are lost only at its zeros), for larger x the conditioning of
         exp(x^(1/alpha)) on top. Overflow gives infinity, NaN gives NaN.
 
-    Derivatives: first and second in x, each by a sum of its own, without cancellation at 0; the third raises. Saved for backward: x.
-        Deterministic. Some 100 complex divisions an element.
+    Derivatives: first and second in x, each by a sum of its own, without cancellation at 0; the third raises.
+        Saved for backward: x. Deterministic. Some 100 complex divisions an element.
     Autocast: none; x is used in the dtype it has.
 
     Raises:

@@ -1,7 +1,7 @@
 """`poly_norm`: y = sum_{i=1..r} w_i norm(x^i) + b over the last dimension, which no power overflows.
 
-With n the row's length, E the mean over it and norm(u) = u rsqrt(E u^2 + eps): a row is scaled by s = 2^floor(log2 max(1, max |x|)),
-a power of two, so that z = x / s is exact and below 2, and
+With n the row's length, E the mean over it and norm(u) = u rsqrt(E u^2 + eps): a row is scaled by
+s = 2^floor(log2 max(1, max |x|)), a power of two, so that z = x / s is exact and below 2, and
 
     norm(x^i) = n_i = z^i rho_i,   rho_i = rsqrt(E z^(2i) + eps s^(-2i))
 
@@ -10,7 +10,7 @@ ud_i = i z^(i-1) v / s the change of u_i = z^i,
 
     n_id = rho_i (ud_i - n_i E(n_i ud_i))
     backward          dx = (1 / s) sum_i w_i rho_i i z^(i-1) (g - n_i E(g n_i)),   dw_i = sum g n_i,   db = sum g
-    double backward   dgrad = sum_i (w_i n_id + wd_i n_i) + bd,   dw_i = sum g n_id,   db = 0, and dx the derivative of <g, dgrad>:
+    double backward   dgrad = sum_i (w_i n_id + wd_i n_i) + bd,   dw_i = sum g n_id,   db = 0, dx the derivative of <g, dgrad>:
                       with A = E(g ud_i), B = E(g n_i), C = E(n_i ud_i), n = n_i, rho = rho_i
                       dx = (1 / s) sum_i i z^(i-1) rho (wd_i (g - n B) - w_i (rho C g + rho B ud_i + rho (A - 3 B C) n))
                            + (1 / s^2) sum_i i (i-1) z^(i-2) v w_i rho (g - n B)
