@@ -1,4 +1,4 @@
-# make demo    the main job on two real models, side by side           make test    every test that needs no GPU
+# make demo    the main job on real models, side by side               make test    every test that needs no GPU
 # make wheel   dist/spectralops-*.whl and the sdist                     make clean   back to the sources
 #
 # Both work in .venv, made here.  A torch that `python3` can already import is used as it is, never replaced.

@@ -15,6 +15,7 @@ import triton.language as tl
 # Triton's interpreter cuts a float to bfloat16 instead of rounding it; there, and only there,
 # `narrow` rounds by hand.
 INTERPRETED = bool(triton.knobs.runtime.interpret)
+AMD = torch.version.hip is not None
 _ROUND_BF16 = tl.constexpr(INTERPRETED)
 
 COMPUTE = {
@@ -98,11 +99,20 @@ def record():
         _recorder = outer
 
 
-def launch(like: torch.Tensor, kernel, grid: tuple[int, ...], *, warps: int, fuse: bool = False, **arguments):
+def launch(
+    like: torch.Tensor, kernel, grid: tuple[int, ...], *, warps: int, fuse: bool = False, stages: int | None = None,
+    registers: int | None = None, **arguments,
+):  # fmt: skip
     """Run `kernel` on the device of `like`.  `fuse` lets the compiler contract a*b+c; it is
-    always stated, never left to the default.
+    always stated, never left to the default.  `stages` is how deep loops that feed a product prefetch;
+    `registers` lets NVIDIA's assembler take so many a thread before it spills, where it would trade them for
+    occupancy.
     """
     options = {"num_warps": warps, "enable_fp_fusion": fuse}
+    if stages is not None:
+        options["num_stages"] = stages
+    if registers is not None and not AMD:
+        options["maxnreg"] = registers
     if _recorder is not None:
         _recorder.append(Launch(kernel, grid, arguments, options))
         return

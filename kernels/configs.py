@@ -106,6 +106,24 @@ QUANTIZE_LOOP = 4096  # elements a step where one group is longer than a program
 SRHT_ROWS = 1024  # rows gathered a step
 
 
+class Matrix(NamedTuple):
+    rows: int  # of the tile a program holds
+    columns: int
+    warps: int
+
+
+# wavelet, by (kernel, bytes of the arithmetic type).
+WAVELET = {
+    ("value", 4): Matrix(32, 64, 4),
+    ("value", 8): Matrix(32, 32, 4),
+    ("dx", 4): Matrix(64, 32, 4),
+    ("dx", 8): Matrix(32, 32, 4),
+    ("sums", 4): Matrix(32, 32, 4),
+    ("sums", 8): Matrix(16, 32, 4),
+}
+WAVELET_STEP = 128  # rows a sum takes before it is added to its chunk's
+WAVELET_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
+WAVELET_REDUCE_BLOCK = 256
 # activations, by (kernel, bytes an element).  A tile is as wide as its group allows, up to all of it.
 ACTIVATION = {
     ("forward", 2): Tile(2048, 8, 4),
@@ -166,3 +184,49 @@ FAN = {
     ("double_backward", 8): Tile(256, 2, 4),
 }
 FAN_COLUMNS = 128  # of a tile at most
+class KanTile(NamedTuple):
+    rows: int  # of x
+    inputs: int
+    outputs: int
+    warps: int
+    stages: int  # of slabs in flight
+    state: int  # registers a thread spares for the basis; where it wants more, inputs and rows are halved
+    functions: int = 1  # sums a program of dcoeff keeps
+
+
+# kan, by (kernel, bytes an element).  `narrow`: few outputs.
+KAN = {
+    ("forward", "wide", 2): KanTile(128, 16, 128, 8, 3, 72),
+    ("forward", "wide", 4): KanTile(64, 16, 64, 4, 2, 72),
+    ("forward", "wide", 8): KanTile(32, 16, 32, 4, 2, 64),
+    ("forward", "narrow", 2): KanTile(64, 32, 32, 4, 3, 72),
+    ("forward", "narrow", 4): KanTile(64, 16, 32, 4, 2, 72),
+    ("forward", "narrow", 8): KanTile(32, 16, 32, 4, 2, 64),
+    ("dx", "wide", 2): KanTile(128, 64, 64, 8, 3, 72),
+    ("dx", "wide", 4): KanTile(64, 64, 32, 4, 2, 64),
+    ("dx", "wide", 8): KanTile(32, 32, 16, 4, 2, 64),
+    ("dx", "narrow", 2): KanTile(128, 64, 32, 8, 3, 72),
+    ("dx", "narrow", 4): KanTile(64, 64, 32, 4, 2, 64),
+    ("dx", "narrow", 8): KanTile(32, 32, 16, 4, 2, 64),
+    ("dcoeff", "wide", 2): KanTile(16, 64, 64, 8, 3, 72, 4),
+    ("dcoeff", "wide", 4): KanTile(16, 64, 64, 8, 2, 72, 2),
+    ("dcoeff", "wide", 8): KanTile(16, 32, 32, 4, 2, 64, 2),
+    ("dcoeff", "narrow", 2): KanTile(16, 64, 32, 4, 3, 72, 4),
+    ("dcoeff", "narrow", 4): KanTile(16, 64, 32, 4, 2, 72, 2),
+    ("dcoeff", "narrow", 8): KanTile(16, 32, 32, 4, 2, 64, 2),
+}
+KAN_NARROW = 32  # outputs
+# Splines of so many functions, or with so few outputs, gather p + 1 coefficients in place of K products.
+KAN_SPARSE_FUNCTIONS = 100
+KAN_SPARSE_OUTPUTS = 16
+KAN_SPARSE = {
+    ("forward", 4): KanTile(8, 4, 64, 4, 1, 20),
+    ("forward", 8): KanTile(4, 4, 64, 4, 1, 20),
+    ("dx", 4): KanTile(8, 4, 64, 4, 1, 20),
+    ("dx", 8): KanTile(4, 4, 64, 4, 1, 20),
+}
+# Chunks of rows of dcoeff: enough programs to fill a GPU, each with some steps, and no more partial sums than this.
+KAN_PROGRAMS = 1024
+KAN_STEPS = 8
+KAN_WORKSPACE = 1 << 26  # elements
+KAN_REDUCE_BLOCK = 1024

@@ -100,7 +100,8 @@ def test_values(name, backend):
                     args = ((args[0] * 8).round() / 8 + 0.03125, *args[1:])
                 with testing.poison():
                     y = call(basis, backend)(*args)
-                reference = call(basis, "reference")(*args)
+                # the truth is float64 too: there the error is held to that of float32, in units of each roundoff
+                reference = call(basis, "reference")(*(t if t is None or dtype != F64 else t.float() for t in args))
                 assert y.dtype == dtype and y.shape == (*rows, 19) and y.is_contiguous()
                 tally.add(str(dtype), y, reference, materialised(*args, basis))
                 assert y.abs().max() > 0
@@ -156,7 +157,8 @@ def gradients(f, args, to=None):
     like = lambda t: torch.randn(t.shape, generator=generator, dtype=F64).bfloat16().to(t.dtype)  # noqa: E731
     y = f(*args)
     first = torch.autograd.grad(y, leaves, like(y), create_graph=True)
-    second = torch.autograd.grad(first, leaves, [like(t) for t in first], allow_unused=True)
+    flowing = [t for t in first if t.requires_grad]  # not the bias's: it is a sum of the cotangent alone
+    second = torch.autograd.grad(flowing, leaves, [like(t) for t in flowing], allow_unused=True)
     return [t.detach() for t in (y, *first, *second) if t is not None]
 
 
@@ -169,9 +171,9 @@ def test_first_and_second_derivatives(name, dtype):
         got = gradients(call(basis, "cpu"), args)
         reference = gradients(call(basis, "reference"), args)
         exact = gradients(call(basis, "reference"), args, F64)
-        assert [t.dtype for t in got] == [t.dtype for t in reference] and len(got) == len(exact) == 9
+        assert [t.dtype for t in got] == [t.dtype for t in reference] and len(got) == len(exact) == 8
         if dtype == F64:
-            reference = gradients(call(basis, "reference"), [t.float() for t in args])
+            reference = gradients(call(basis, "reference"), [t.float() for t in args])  # as in test_values
         for i, (a, r, e) in enumerate(zip(got, reference, exact)):
             tally.add(f"{i}", a, r, e)
     tally.check()
@@ -370,12 +372,12 @@ def test_special_values_propagate_as_in_the_reference(name):
     x, c, w, b = problem(basis, (9,), dtype=torch.float32)
     for i, value in enumerate((float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e-42, -0.0)):
         x[i, i % 3] = value
-    if name == "fourier":  # its argument is not reduced exactly beyond a million
+    if name in ("fourier", "mix"):  # its argument is not reduced exactly beyond a million
         x[3:5] = 1.0
     for base in (w, None):
         for m in (0, 1):
             got, want = (so.kan_linear(x, c, basis, base_weight=base, bias=b, derivative=m, backend=k) for k in (None, "reference"))
-            assert torch.equal(got.isnan(), want.isnan()) and (got[0].isnan().all() or name in ("order 0", "haar"))
+            assert torch.equal(got.isnan(), want.isnan()) and (got[0].isnan().all() or name == "haar" and m)
             assert torch.equal(got.isinf(), want.isinf())
 
 

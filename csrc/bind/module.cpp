@@ -111,6 +111,10 @@ py::dict load(const std::string& path) {
   SO_VALUE(rational_workspace);
   SO_OPERATION(rational_backward);
   SO_OPERATION(rational_double_backward);
+  SO_OPERATION(wavelet_forward);
+  SO_VALUE(wavelet_workspace);
+  SO_OPERATION(wavelet_backward);
+  SO_OPERATION(wavelet_double_backward);
   SO_VALUE(hadamard_workspace);
   SO_OPERATION(hadamard);
   SO_VALUE(hadamard_quantize_workspace);

@@ -63,6 +63,12 @@ enum spectralops_activation {
   SPECTRALOPS_WIRE_COMPLEX = 7 /* the same of a complex x                                                      */
 };
 
+enum spectralops_wavelet { /* c = 2 / (sqrt 3 pi^(1/4)) */
+  SPECTRALOPS_MEXICAN_HAT = 0, /* c (z^2 - 1) e^(-z^2/2) */
+  SPECTRALOPS_MORLET = 1,      /* cos(5 z) e^(-z^2/2)    */
+  SPECTRALOPS_DOG = 2          /* -z e^(-z^2/2)          */
+};
+
 enum spectralops_order { SPECTRALOPS_NATURAL = 0, SPECTRALOPS_DYADIC = 1, SPECTRALOPS_SEQUENCY = 2 };
 
 enum spectralops_format { SPECTRALOPS_INT8 = 0, SPECTRALOPS_FP8_E4M3 = 1, SPECTRALOPS_MXFP4 = 2, SPECTRALOPS_NVFP4 = 3 };
@@ -243,6 +249,31 @@ SPECTRALOPS_API int spectralops_kan_dcoeff(
     int64_t table_rows, void* dcoeff, void* dbase, void* workspace, int64_t workspace_bytes, int64_t rows, int64_t inputs,
     int64_t outputs, int32_t family, int32_t size, int32_t a, int32_t b, int32_t c, double scalar0, double scalar1, int32_t base,
     int32_t m, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* ---- Wav-KAN's layer: y[n][o] = sum_i weight[o][i] psi((x[n][i] - translation[o][i]) / scale[o][i]) ------------------------------
+ * x, ggx, dx: (rows, inputs); grad, y, dgrad: (rows, outputs); inputs with unit stride in the row and a row stride in elements, outputs
+ * contiguous.  Parameters and their gradients: (outputs, inputs), contiguous, compute type.  `kind` is a spectralops_wavelet.  A CPU only:
+ * another device is UNSUPPORTED.  Gradients of parameters are summed in an order that depends on the sizes alone. */
+SPECTRALOPS_API int spectralops_wavelet_forward(const void* x, int64_t x_stride, const void* weight, const void* scale,
+                                                const void* translation, void* y, int64_t rows, int64_t inputs, int64_t outputs,
+                                                int32_t kind, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* Bytes of workspace for the two functions below. */
+SPECTRALOPS_API int64_t spectralops_wavelet_workspace(int64_t rows, int64_t inputs, int64_t outputs, int32_t dtype, int32_t device);
+
+SPECTRALOPS_API int spectralops_wavelet_backward(const void* grad, int64_t grad_stride, const void* x, int64_t x_stride,
+                                                 const void* weight, const void* scale, const void* translation, void* dx,
+                                                 void* dweight, void* dscale, void* dtranslation, void* workspace,
+                                                 int64_t workspace_bytes, int64_t rows, int64_t inputs, int64_t outputs,
+                                                 int32_t kind, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* The gradient of  sum(ggx * dx) + sum(ggweight * dweight) + sum(ggscale * dscale) + sum(ggtranslation * dtranslation)  with respect to
+ * grad, x and the parameters. */
+SPECTRALOPS_API int spectralops_wavelet_double_backward(
+    const void* ggx, int64_t ggx_stride, const void* ggweight, const void* ggscale, const void* ggtranslation, const void* grad,
+    int64_t grad_stride, const void* x, int64_t x_stride, const void* weight, const void* scale, const void* translation, void* dgrad,
+    void* dx, void* dweight, void* dscale, void* dtranslation, void* workspace, int64_t workspace_bytes, int64_t rows, int64_t inputs,
+    int64_t outputs, int32_t kind, int32_t dtype, int32_t device, int32_t threads, void* stream);
 
 /* ---- kernels without a launch -----------------------------------------------------------------------------------
  * While recording is on in the calling thread, a call with device >= 0 validates and plans as usual but appends its launches to a list instead

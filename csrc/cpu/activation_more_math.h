@@ -21,29 +21,25 @@ template <typename Scalar, typename Count, int Most> struct PolyRelu {
   SO_HOST_DEVICE static V above(V x) { return x <= C(0) ? V{} : x; }
   SO_HOST_DEVICE static V step(V x) { return x <= C(0) ? V{} : splat<C>(1); }
 
-  // A sum starts with its leading coefficient, not with 0 r + it, which is not a number at infinity.
+  // Sums start with 0 r + the leading coefficient, which is NaN at infinity, as the reference's do.
   template <typename K> SO_HOST_DEVICE void value(const K& k, const V* x, V* y) const {
     const V r = above(x[0]);
-    const int top = params.value() - 1;
-    V v = k.p[top];
-    params.down([&](auto i) SO_LAMBDA { v = int(i) == top ? v : mul_add(v, r, k.p[i]); });
+    V v = V{};
+    params.down([&](auto i) SO_LAMBDA { v = mul_add(v, r, k.p[i]); });
     y[0] = v;
   }
-  // P, P' and P'' / 2.
+  // P, P' and P'' / 2; those that no coefficient is left for are 0 at infinity too.
   struct Polynomial {
     V value, first, half;
   };
   SO_HOST_DEVICE Polynomial polynomial(const V* a, V r) const {
-    const int top = params.value() - 1;
-    V v = a[top], d = V{}, h = V{};
+    V v = V{}, d = V{}, h = V{};
     params.down([&](auto i) SO_LAMBDA {
-      if (int(i) == top) return;
-      h = int(i) >= top - 2 ? d : mul_add(h, r, d);
-      d = int(i) == top - 1 ? v : mul_add(d, r, v);
+      h = mul_add(h, r, d);
+      d = mul_add(d, r, v);
       v = mul_add(v, r, a[i]);
     });
-    if (top < 2) h = V{};
-    return {v, d, h};
+    return {v, params.value() > 1 ? d : V{}, params.value() > 2 ? h : V{}};
   }
   template <typename K, typename Sum>
   SO_HOST_DEVICE void gradient(const K& k, const V* x, const V* g, V* dx, Sum sum) const {

@@ -26,7 +26,7 @@ struct Blocks {
   i64 vectors;       // of outputs in a packed block of coefficients, 0: by the slots
 };
 constexpr Blocks kDense[] = {{128, 16, 3}, {96, 8, 0}, {128, 16, 0}};
-constexpr Blocks kSparse[] = {{256, 16, 8}, {256, 16, 0}, {256, 16, 0}};
+constexpr Blocks kSparse[] = {{256, 16, 16}, {256, 16, 0}, {256, 16, 0}};
 
 constexpr i64 kSlab = 32768;  // bytes of coefficients meant to stay in the first-level cache
 
@@ -60,7 +60,8 @@ void plan(KanJob& job) {
     while (2 * job.width <= smaller(most, fitting)) job.width *= 2;
     if (job.operation == kKanDx && fitting >= vectors) job.width = vectors;
   }
-  if (vector_bytes == 16 && !job.sparse && job.width > 2) job.width = 2;
+  if (job.operation == kKanForward && vector_bytes < 64)  // of 16 registers
+    job.width = smaller(job.width, job.sparse ? 8 : vector_bytes == 32 ? 3 : 2);
 
   const i64 packed_blocks = ceil_div(vectors, job.width);
   job.packed_bytes = job.partial_bytes = 0;

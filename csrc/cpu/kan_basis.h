@@ -165,7 +165,8 @@ template <typename C, int M> struct Polynomial {
   }
 };
 
-// cos and sin of k omega x by rotation, computed afresh every 16 steps.
+// cos and sin of k omega x by rotation, computed afresh every 4 steps: it costs little beside the products, and
+// a rotation adds its rounding to those before it.
 template <typename C, int M> struct Fourier {
   C omega;
   int half;
@@ -175,7 +176,7 @@ template <typename C, int M> struct Fourier {
     const SinCos<C> step = sin_cos<C>(x * omega);
     SinCos<C> at = step;
     for (int k = 1; k <= half; ++k) {
-      if (k % 16 == 1 && k > 1) {
+      if (k % 4 == 1 && k > 1) {
         at = sin_cos<C>(x * (omega * C(k)));
       } else if (k > 1) {
         const vec<C> cos = mul_add(at.cos, step.cos, -(at.sin * step.sin));

@@ -15,6 +15,13 @@ namespace SO_CPU_ISA {
 SO_SIMD i64 least(i64 a, i64 b) { return a < b ? a : b; }
 SO_SIMD i64 round_up(i64 a, i64 b) { return (a + b - 1) / b * b; }
 
+// The same pointer, unknown to the compiler: it then keeps one register and constant offsets from it, instead of one for
+// every sum of a stride and an offset.
+template <typename T> SO_SIMD T* opaque(T* p) {
+  __asm__("" : "+r"(p));
+  return p;
+}
+
 // ---- lanes that change places ----
 template <int... L> struct LaneList {};
 template <int N, int... L> struct MakeLanes : MakeLanes<N - 1, N - 1, L...> {};

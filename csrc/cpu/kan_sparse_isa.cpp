@@ -7,6 +7,8 @@ namespace cpu {
 namespace SO_CPU_ISA {
 namespace {
 
+#define SO_VECTORS _Pragma("GCC unroll 16")
+
 // ---- forward: the sums of a row over some inputs stay in V registers while taps come from a slab of coefficients ----
 // T: taps known to the compiler, or 0.
 template <typename C, int T, int V>
@@ -14,25 +16,26 @@ __attribute__((noinline)) void forward_slab(const KanJob& job, i64 rows, i64 inp
                                             const C* slab, i64 row_size, C* sums) {
   constexpr int L = lanes<C>;
   const int taps = T ? T : job.taps;
-  const i64 live = taps + (job.base != 0), stride = job.row_block, input_size = job.slots * row_size;
+  const bool base = job.base != 0;
+  const i64 live = taps + base, stride = job.row_block, input_size = job.slots * row_size, base_row = job.size * row_size;
   for (i64 r = 0; r < rows; ++r, sums += job.padded) {
     vec<C> s[V];
-    SO_EACH for (int v = 0; v < V; ++v) s[v] = load(sums + v * L);
+    SO_VECTORS for (int v = 0; v < V; ++v) s[v] = load(sums + v * L);
     const C *f = features + r, *input = slab;
     const int* at = index + r;
     for (i64 i = 0; i < inputs; ++i, f += live * stride, input += input_size, at += stride) {
-      const C* c = input + *at * row_size;
-      SO_EACH for (int t = 0; t < taps; ++t) {
+      const C* c = opaque(input + *at * row_size);
+      SO_EACH for (int t = 0; t < taps; ++t, c = opaque(c + row_size)) {
         const vec<C> b = splat<C>(f[t * stride]);
-        SO_EACH for (int v = 0; v < V; ++v) s[v] = mul_add(b, load(c + t * row_size + v * L), s[v]);
+        SO_VECTORS for (int v = 0; v < V; ++v) s[v] = mul_add(b, load(c + v * L), s[v]);
       }
-      if (job.base) {
+      if (base) {
         const vec<C> b = splat<C>(f[taps * stride]);
-        c = input + job.size * row_size;
-        SO_EACH for (int v = 0; v < V; ++v) s[v] = mul_add(b, load(c + v * L), s[v]);
+        c = opaque(input + base_row);
+        SO_VECTORS for (int v = 0; v < V; ++v) s[v] = mul_add(b, load(c + v * L), s[v]);
       }
     }
-    SO_EACH for (int v = 0; v < V; ++v) store(sums + v * L, s[v]);
+    SO_VECTORS for (int v = 0; v < V; ++v) store(sums + v * L, s[v]);
   }
 }
 
@@ -54,6 +57,9 @@ template <typename C> void forward(const KanJob& job, const KanBlock& block, i64
       const C* slab = packed_row<C>(job, b, width, block.input + i, 0);
       C* out = sums + b * job.width * L;
       i64 v = 0;
+      if constexpr (kVectorBytes == 64)
+        for (; v + 16 <= width; v += 16)
+          forward_taps<C, 16>(job, block.count, inputs, features, index, slab + v * L, row_size, out + v * L);
       for (; v + 8 <= width; v += 8)
         forward_taps<C, 8>(job, block.count, inputs, features, index, slab + v * L, row_size, out + v * L);
       if (v + 4 <= width) {

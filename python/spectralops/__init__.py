@@ -13,11 +13,12 @@ from .ops.kan import kan_linear
 from .ops.mittag_leffler import mittag_leffler
 from .ops.poly_norm import poly_norm
 from .ops.rational import rational
+from .ops.wavelet import wavelet_linear
 from .replace import replace
 
 __version__ = "0.1.0"
 OPS = (  # the names that explain and profile take
-    "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear",
+    "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
 )  # fmt: skip
 

@@ -153,6 +153,25 @@ def _(grad, x, u, table, code, scalars, base, m, precision, backend=None):
     return x.new_empty(outputs, inputs, code[1], dtype=dtype), x.new_empty(outputs, inputs if base else 0, dtype=dtype)
 
 
+@_define("wavelet_forward(Tensor x, Tensor weight, Tensor scale, Tensor translation, int kind, str? backend=None) -> Tensor")
+def _(x, weight, scale, translation, kind, backend=None):
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+@_define(
+    "wavelet_backward(Tensor grad, Tensor x, Tensor weight, Tensor scale, Tensor translation, int kind, str? backend=None)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+def _(grad, x, weight, scale, translation, kind, backend=None):
+    return _like(x, weight, scale, translation)
+
+
+@_define(
+    "wavelet_double_backward(Tensor ggx, Tensor ggw, Tensor ggs, Tensor ggt, Tensor grad, Tensor x, Tensor weight, Tensor scale,"
+    " Tensor translation, int kind, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+def _(ggx, ggw, ggs, ggt, grad, x, weight, scale, translation, kind, backend=None):
+    return _like(grad, x, weight, scale, translation)
 # `function` is a code of activations_reference; x has its channels in dimension `dim` where params (P, C) are one a channel. A
 # parameter gradient that nobody needs is an empty tensor.
 @_define("activation_forward(Tensor x, Tensor params, int function, int dim, str? backend=None) -> Tensor")

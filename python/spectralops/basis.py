@@ -61,8 +61,10 @@ class Basis:
         if table is not None:
             table = table.to(dtype=key[0], device=key[1]).contiguous()
         found = BasisCode(self.family, self.size, *self._numbers, self._scalars, table)
-        # A copy of a table is kept, a table used as it is may change, and one that is differentiated has a graph
-        if table is None or (table is not self._table and not self._given):
+        # A copy of a table is kept, a table used as it is may change, and one that is differentiated has a graph; what a
+        # tracer or inference mode made is of no use outside them
+        passing = torch.compiler.is_compiling() or (table is not None and (type(table) is not Tensor or table.is_inference()))
+        if table is None or not (passing or table is self._table or self._given):
             self._cached[key] = found
         return found
 

@@ -12,6 +12,9 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     kan_forward(x (N, I), u (N, I) or None, coeff (O, I, K), base_weight (O, I) or None, bias (O,) or None, code, base, m, precision) -> y (N, O)
     kan_dx(grad (N, O), x, u, coeff, base_weight, code, base, m, precision)                        -> d (N, I)
     kan_dcoeff(grad (N, O), x, u, code, base, m, precision)                                        -> dcoeff (O, I, K), dbase (O, I) or None
+    wavelet_forward(x (N, I), weight, scale, translation (O, I), kind)                             -> y (N, O)
+    wavelet_backward(grad (N, O), x, weight, scale, translation, kind)                             -> dx, dw, ds, dt
+    wavelet_double_backward(ggx, ggw, ggs, ggt, grad, x, weight, scale, translation, kind)         -> dgrad, dx, dw, ds, dt
     activation_forward(x (outer, C, inner), params (P, C or 1), function)                          -> y
     activation_backward(grad, x, params, function, need_params)                                    -> dx, dparams (P, C or 1) or None
     activation_double_backward(ggx, ggparams or None, grad, x, params, function, need_params)      -> dgrad, dx, dparams or None

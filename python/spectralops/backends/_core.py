@@ -189,6 +189,45 @@ def rational_double_backward(where, ggx, ggnum, ggden, grad, x, num, den, versio
     return dgrad, dx, dnum, dden
 
 
+def _wavelet_outputs(x, weight, kind, place):
+    """Gradients, the workspace, and what every call ends with."""
+    sizes = (*x.shape, weight.shape[0])
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    sums = tuple(torch.empty_like(weight) for _ in range(3))
+    size = core().wavelet_workspace(*sizes, DTYPES[x.dtype], place[0])
+    work = _workspace(size, x.device)
+    return (dx, *sums), work, (size, *sizes, kind, DTYPES[x.dtype], *place)
+
+
+def wavelet_forward(where, x, weight, scale, translation, kind):
+    y = torch.empty((x.shape[0], weight.shape[0]), dtype=x.dtype, device=x.device)
+    core().wavelet_forward(
+        x.data_ptr(), x.stride(0), weight.data_ptr(), scale.data_ptr(), translation.data_ptr(), y.data_ptr(),
+        *x.shape, weight.shape[0], kind, DTYPES[x.dtype], *where(x),
+    )  # fmt: skip
+    return y
+
+
+def wavelet_backward(where, grad, x, weight, scale, translation, kind):
+    outputs, work, rest = _wavelet_outputs(x, weight, kind, where(x))
+    core().wavelet_backward(
+        grad.data_ptr(), grad.stride(0), x.data_ptr(), x.stride(0), *(p.data_ptr() for p in (weight, scale, translation)),
+        *(t.data_ptr() for t in outputs), _pointer(work), *rest,
+    )  # fmt: skip
+    return outputs
+
+
+def wavelet_double_backward(where, ggx, ggw, ggs, ggt, grad, x, weight, scale, translation, kind):
+    outputs, work, rest = _wavelet_outputs(x, weight, kind, where(x))
+    outputs = (torch.empty(grad.shape, dtype=grad.dtype, device=grad.device), *outputs)
+    core().wavelet_double_backward(
+        ggx.data_ptr(), ggx.stride(0), *(p.data_ptr() for p in (ggw, ggs, ggt)), grad.data_ptr(), grad.stride(0),
+        x.data_ptr(), x.stride(0), *(p.data_ptr() for p in (weight, scale, translation)),
+        *(t.data_ptr() for t in outputs), _pointer(work), *rest,
+    )  # fmt: skip
+    return outputs
+
+
 def hadamard(where, x, signs_in, signs_out, base, scale, order_in, order_out):
     outer, n, inner = x.shape
     m, place, code = base.size if base else 1, where(x), DTYPES[x.dtype]

@@ -41,6 +41,8 @@ def supports(function: str, *args) -> tuple[bool, str]:
     major, minor = torch.cuda.get_device_capability(x.device)
     if 10 * major + minor < oldest:
         return False, f"{reason}, this GPU has compute capability {major}.{minor}"
+    if function.startswith("wavelet"):
+        return False, "no CUDA kernel for wavelet_linear"
     missing = _core.unsupported(function, *args) or _core.unplannable(function, *args)
     return missing is None, missing or reason
 

@@ -16,6 +16,9 @@ from ..ops.poly_norm import reference_forward as poly_norm_forward
 from ..ops.rational_reference import backward as rational_backward
 from ..ops.rational_reference import double_backward as rational_double_backward
 from ..ops.rational_reference import forward as rational_forward
+from ..ops.wavelet_reference import backward as wavelet_backward
+from ..ops.wavelet_reference import double_backward as wavelet_double_backward
+from ..ops.wavelet_reference import forward as wavelet_forward
 
 __all__ = [
     "activation_backward",
@@ -37,6 +40,9 @@ __all__ = [
     "rational_forward",
     "srht",
     "supports",
+    "wavelet_backward",
+    "wavelet_double_backward",
+    "wavelet_forward",
 ]
 
 

@@ -15,6 +15,9 @@ _MODULES = {
     "hadamard": "hadamard",
     "hadamard_quantize": "hadamard_quantize",
     "srht": "hadamard",
+    "wavelet_forward": "wavelet",
+    "wavelet_backward": "wavelet",
+    "wavelet_double_backward": "wavelet",
     "activation_forward": "activations",
     "activation_backward": "activations",
     "activation_double_backward": "activations",
@@ -24,6 +27,9 @@ _MODULES = {
     "fan_forward": "fan",
     "fan_backward": "fan",
     "fan_double_backward": "fan",
+    "kan_forward": "kan",
+    "kan_dx": "kan",
+    "kan_dcoeff": "kan",
 }
 # Functions that are supported alike, by what starts at x: where x stands, and how many arguments from there on tell.
 _ALIKE = {

@@ -1,12 +1,15 @@
 """`python -m spectralops.demo`: the main job on models that other people wrote.
 
-Two networks are trained on scikit-learn's handwritten digits, one with units of rational-activations,
-one with an online Hadamard rotation of compressed-tensors. Each is built twice from one seed;
-`spectralops.replace` is run on one of the two; then outputs, gradients and a training run are compared
-and both are timed side by side.
+Six networks are trained on data that ships with scikit-learn: one with units of rational-activations, one with an online
+Hadamard rotation of compressed-tensors, and KANs of pykan and efficient-kan on digits and on diabetes. Each is built twice
+from one seed; `spectralops.replace` is run on one of the two; then outputs, gradients and a training run are compared
+and both are timed side by side. A photograph is fitted by two implicit representations whose first layer is
+`kan_linear`, and by the same formula in plain PyTorch.
 
-    networks.py   the two models, their data, and what they need installed
-    proof.py      outputs and gradients against float64, the training runs, the verdict
+    base.py       data, and how a model is built twice and in float64
+    networks.py   the models; kan_networks.py those that are KANs, images.py those of the photograph
+    proof.py      outputs and gradients against float64, the training runs, the verdict; fit.py that of the photograph
     timing.py     interleaved medians, in a process of its own for each allocator mode
-    page.py       report.html, plots.py its drawings; progress.py the bar
+    page.py       report.html, plots.py its drawings, style.py its style sheet, text.py what the terminal says too;
+                  progress.py the bar
 """

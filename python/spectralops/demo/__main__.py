@@ -14,10 +14,13 @@ from pathlib import Path
 
 import torch
 
-from . import networks as models
+from .base import PACKAGES, Missing, need, versions
+from .fit import fit
+from .images import pictures
+from .networks import networks
 from .page import page
 from .proof import prove
-from .text import mode_title, proof_text, times_text
+from .text import FIT_NAMES, fit_text, mode_title, proof_text, times_text
 from .timing import Options, measure_all, measure_in_modes
 
 
@@ -28,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("build/demo"), help="folder of report.html and report.json"
     )
-    parser.add_argument("--seconds", type=float, default=1.2, help="time spent on each timed case")
+    parser.add_argument("--seconds", type=float, default=0.8, help="time spent on each timed case")
     parser.add_argument(
         "--small", action="store_true", help="small networks: for tests of the demo itself, not for timing"
     )
@@ -45,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             options.time_into.write_text(json.dumps(times))
             return 0
         return _run(options, device)
-    except models.Missing as missing:
+    except Missing as missing:
         print(f"spectralops demo: {missing}", file=sys.stderr)
         return 2
 
@@ -64,45 +67,46 @@ def _timing(options: argparse.Namespace) -> Options:
 
 def _run(options: argparse.Namespace, device: torch.device) -> int:
     started = time.monotonic()
-    chosen = models.networks(options.small)
-    for module, package in (
-        ("rational.torch", "rational-activations"),
-        ("compressed_tensors.transform", "compressed-tensors"),
-    ):
-        models.need(module, package)  # both, before any work
-    data = models.digits(device)
+    for module, package in PACKAGES:
+        need(module, package)  # all, before any work
     result = _facts(device)
     print(f"spectralops demo on {result['machine']['processor']}, torch {torch.__version__}", flush=True)
     print(f"{result['note']}\n" if result["note"] else "", flush=True)
-    proofs = {}
+    chosen, fitted = networks(options.small), pictures(options.small)
+    proofs, fits = {}, {}
     for network in chosen:
-        proof = proofs[network.name] = prove(network, data, device)
+        proof = proofs[network.name] = prove(network, network.data(device), device)
         print(f"{network.title}\n  {network.about}\n", flush=True)
         print(f"{proof.report}\n", flush=True)
         print("\n".join(proof_text(proof)) + "\n", flush=True)
+    for picture in fitted:
+        fits[picture.name] = fit(picture, device)
+        print(f"{picture.title}\n  {picture.about}\n", flush=True)
+        print("\n".join(fit_text(fits[picture.name])) + "\n", flush=True)
     times = measure_in_modes(device, _timing(options))
     for network in chosen:
         proof = proofs[network.name]
-        mine = {mode: measured[network.name] for mode, measured in times.items()}
-        print(f"{network.title}: {'nothing but the time changed' if proof.green else 'NOT PROVEN'}")
-        for reason in proof.reasons():
-            print(f"  {reason}")
-        print("\n".join(times_text(mine, proof.green)) + "\n", flush=True)
-        entry = {
-            "name": network.name,
-            "title": network.title,
-            "about": network.about,
-            "package": network.package,
-        }
-        result["networks"].append(
-            {**entry, "proof": proof.to_dict(), "reasons": proof.reasons(), "times": mine}
-        )
+        entry = _entry(network, proof, times) | {"package": network.package, "proof": proof.to_dict()}
+        result["networks"].append(entry)
+    for picture in fitted:
+        found = fits[picture.name]
+        result["pictures"].append(_entry(picture, found, times, FIT_NAMES) | {"fit": found.to_dict()})
     result["seconds"] = time.monotonic() - started
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "report.json").write_text(json.dumps(result, indent=1) + "\n")
     (options.out / "report.html").write_text(page(result), encoding="utf-8")
     print(f"{options.out / 'report.html'} and report.json written, {result['seconds']:.0f} s in all")
-    return 0 if all(proof.green for proof in proofs.values()) else 1
+    return 0 if all(proof.green for proof in [*proofs.values(), *fits.values()]) else 1
+
+
+def _entry(of, proof, times: dict[str, dict], *names) -> dict:
+    """What the report says of a network or a picture beside its proof; the verdict and the times, printed."""
+    mine = {mode: measured[of.name] for mode, measured in times.items()}
+    print(f"{of.title}: {'nothing but the time changed' if proof.green else 'NOT PROVEN'}")
+    for reason in proof.reasons():
+        print(f"  {reason}")
+    print("\n".join(times_text(mine, proof.green, *names)) + "\n", flush=True)
+    return {"name": of.name, "title": of.title, "about": of.about, "reasons": proof.reasons(), "times": mine}
 
 
 def _facts(device: torch.device) -> dict:
@@ -112,6 +116,7 @@ def _facts(device: torch.device) -> dict:
         "triton",
         "rational-activations",
         "compressed-tensors",
+        "pykan",
         "transformers",
         "scikit-learn",
     )
@@ -123,8 +128,8 @@ def _facts(device: torch.device) -> dict:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
-    versions = {**models.versions(*packages), "torch": torch.__version__}
-    return {"machine": machine, "versions": versions, "commit": _commit(), "note": _busy(), "networks": []}
+    found = {**versions(*packages), "torch": torch.__version__}
+    return {"machine": machine, "versions": found, "commit": _commit(), "note": _busy(), "networks": [], "pictures": []}
 
 
 def _busy() -> str:

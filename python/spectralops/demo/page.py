@@ -6,7 +6,7 @@ from html import escape
 
 from .plots import bar_chart, legend, line_chart
 from .style import STYLE
-from .text import NAMES, WHAT, case_title, columns, mode_title, ratios, show_ms
+from .text import FIT_NAMES, NAMES, case_title, columns, common_notes, failures_text, mode_title, ratios, show_ms
 
 
 def page(result: dict) -> str:
@@ -19,6 +19,7 @@ def page(result: dict) -> str:
         else machine["processor"]
     )
     body = "".join(_network(network) for network in result["networks"])
+    fits = "".join(_picture(picture) for picture in result["pictures"])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>spectralops demo</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -27,8 +28,10 @@ def page(result: dict) -> str:
         f'<p class="soft">{escape(head)} &middot; {escape(", ".join(facts))} &middot; '
         f"commit {escape(result['commit'])}</p>"
         "<p>Each model below was built twice from one seed and <code>spectralops.replace(model)</code> "
-        "was run on one of the two. Weights, state_dict and code of the model are untouched.</p>"
-        f'<p class="bad">{escape(result["note"])}</p>{body}</main></body></html>'
+        "was run on one of the two. Weights, state_dict and code of the model are untouched. The pictures at the "
+        "end were fitted twice from the same weights, by the formula of the layer in plain PyTorch and by "
+        "<code>spectralops.kan_linear</code>.</p>"
+        f'<p class="bad">{escape(result["note"])}</p>{body}{fits}</main></body></html>'
     )
 
 
@@ -36,22 +39,47 @@ def _chip(green: bool, text: str) -> str:
     return f'<span class="chip {"good" if green else "bad"}">{escape(text)}</span>'
 
 
+def _card(entry: dict, green: bool, body: str) -> str:
+    verdict = _chip(True, "unchanged: proven") if green else _chip(False, "not proven: no speed-up is shown")
+    reasons = "".join(f'<p class="bad">{escape(reason)}</p>' for reason in entry["reasons"])
+    return (
+        f'<section class="card"><h2>{escape(entry["title"])}</h2>'
+        f'<p class="soft">{escape(entry["about"])}</p>{verdict}{reasons}{body}</section>'
+    )
+
+
 def _network(network: dict) -> str:
     proof = network["proof"]
-    verdict = (
-        _chip(True, "unchanged: proven")
-        if proof["green"]
-        else _chip(False, "not proven: no speed-up is shown")
-    )
-    reasons = "".join(f'<p class="bad">{escape(reason)}</p>' for reason in network["reasons"])
-    return (
-        f'<section class="card"><h2>{escape(network["title"])}</h2>'
-        f'<p class="soft">{escape(network["about"])}</p>{verdict}{reasons}'
+    body = (
         f"<h3>What replace did</h3>{_replaced(proof['replace'])}"
-        f"<h3>Is anything different?</h3>{_checks(proof)}"
+        f"<h3>Is anything different?</h3>{_checks(proof['checks'], NAMES, _proof_rows(proof))}"
         f'<div class="two"><div>{_losses(proof)}</div><div>{_drift(proof)}</div></div>'
-        f"{_times(network)}</section>"
+        f"{_times(network['times'], proof['green'], NAMES)}"
     )
+    return _card(network, proof["green"], body)
+
+
+def _picture(picture: dict) -> str:
+    fit = picture["fit"]
+    last = [f"{fit['psnr'][k][-1]:.2f} dB" for k in ("original", "replaced")]
+    under = {"photograph": "the photograph", "original": f"eager formula, {last[0]}", "replaced": f"kan_linear, {last[1]}"}
+    images = "".join(
+        f'<figure><img alt="{escape(text)}" src="{fit["pictures"][k]}"><figcaption>{escape(text)}</figcaption></figure>'
+        for k, text in under.items()
+    )
+    series = [(FIT_NAMES[k], fit["psnr"][k], k) for k in ("original", "replaced")]
+    chart = line_chart(series, "PSNR, dB", "training step", at=fit["at"])
+    apart = [abs(a - b) for a, b in zip(fit["psnr"]["original"], fit["psnr"]["replaced"])]
+    between = line_chart([("between the two runs", apart, "replaced")], "dB", "training step", log=True, at=fit["at"])
+    title = f"peak signal to noise after {fit['at'][-1]} steps"
+    body = (
+        f'<div class="three">{images}</div>'
+        f"<h3>Is anything different?</h3>{_checks(fit['checks'], FIT_NAMES, [[escape(title), *last, '', '']])}"
+        f'<div class="two"><div><h3>Quality of the whole picture; kan_linear by backend '
+        f"{escape(fit['backend'])}</h3>{chart}</div><div><h3>Distance of the two</h3>{between}</div></div>"
+        f"{_times(picture['times'], fit['green'], FIT_NAMES)}"
+    )
+    return _card(picture, fit["green"], body)
 
 
 def _table(head: list[str], rows: list[list[str]], numeric: set[int] = frozenset()) -> str:
@@ -71,12 +99,12 @@ def _replaced(report: dict) -> str:
         state = escape(row["status"]) + (
             f'<br><span class="soft">{escape(row["reason"])}</span>' if row["reason"] else ""
         )
-        cells = [row["path"], row["module_class"], f"{row['old_op']} → {row['new_op']}", row["backend"]]
+        cells = [row["path"] or "(model)", row["module_class"], f"{row['old_op']} → {row['new_op']}", row["backend"]]
         rows.append([*map(escape, cells), state, *(f"{e:.1e}" if e != "" else "" for e in output)])
     return _table(["module", "class", "op", "backend", "result", "error before", "error after"], rows, {5, 6})
 
 
-def _checks(proof: dict) -> str:
+def _checks(checks: list[dict], names: dict[str, str], more: list[list[str]]) -> str:
     rows = [
         [
             escape(c["what"]),
@@ -85,20 +113,24 @@ def _checks(proof: dict) -> str:
             f"{c['allowed']:.2e}",
             _chip(c["green"], "yes" if c["green"] else "no"),
         ]
-        for c in proof["checks"]
+        for c in checks
     ]
-    accuracy = proof["accuracy"]
-    rows.append(
-        ["accuracy on 360 test images", f"{accuracy['original']:.1%}", f"{accuracy['replaced']:.1%}", "", ""]
-    )
-    head = ["", "original", "replaced", "allowed", "within"]
-    return _table(head, rows, {1, 2, 3})
+    head = ["", names["original"], names["replaced"], "allowed", "within"]
+    return _table(head, rows + more, {1, 2, 3})
+
+
+def _proof_rows(proof: dict) -> list[list[str]]:
+    score = proof["score"]
+    scores = [escape(score["title"]), f"{score['original']:.1%}", f"{score['replaced']:.1%}", "", ""]
+    state = proof["state"]
+    same = ["state_dict, bit for bit", "", "changed" if state else "the same", "", _chip(not state, "no" if state else "yes")]
+    return [scores, same]
 
 
 def _losses(proof: dict) -> str:
     curves = proof["curves"]
     series = [("original", curves["original"], "original"), ("replaced", curves["replaced"], "replaced")]
-    return "<h3>Training loss, the two runs overlaid</h3>" + line_chart(series, "cross entropy", "step")
+    return "<h3>Training loss, the two runs overlaid</h3>" + line_chart(series, proof["loss"], "step")
 
 
 def _drift(proof: dict) -> str:
@@ -118,35 +150,27 @@ def _drift(proof: dict) -> str:
     )
 
 
-def _times(network: dict) -> str:
+def _times(times: dict[str, dict], green: bool, names: dict[str, str]) -> str:
     parts = []
-    for mode, measured in network["times"].items():
+    for mode, measured in times.items():
         groups = []
         for row in measured["rows"]:
             timed = [(k, row["seconds"][k]) for k in NAMES if k in row["seconds"]]
-            bars = [(NAMES[k], v, "hand" if k == "by hand" else k) for k, v in timed]
+            bars = [(names[k], v, "hand" if k == "by hand" else k) for k, v in timed]
             groups.append((case_title(row), bars))
         title = f"{mode_title(mode)}: median times, bars to scale within a group"
         parts.append(f"<div><h3>{escape(title)}</h3>{bar_chart(groups, lambda v: show_ms(v) + ' ms')}</div>")
-    used = columns(network["times"])
+    used = columns(times)
     rows, notes = [], []
-    for mode, measured in network["times"].items():
+    for mode, measured in times.items():
         for row in measured["rows"]:
             cells = [show_ms(row["seconds"].get(k)) for k in used]
-            speed = ratios(row["seconds"]) if network["proof"]["green"] else ("", "")
+            speed = ratios(row["seconds"], used, green)
             rows.append([escape(mode_title(mode)), escape(case_title(row)), *cells, *speed])
-        notes += [
-            f"torch.compile of the original failed ({mode_title(mode)}): {f}" for f in measured["failures"]
-        ]
-    head = [
-        "allocator",
-        "case",
-        *(f"{NAMES[k]}, ms" for k in used),
-        "faster than original",
-        "than torch.compile",
-    ]
+        notes += failures_text(mode, measured)
+    over = [f"faster than {names['original']}"] + ["than torch.compile"] * ("compiled" in used)
+    head = ["allocator", "case", *(f"{names[k]}, ms" for k in used), *over]
     table = _table(head, rows, set(range(2, len(head))))
-    text = "".join(f'<p class="soft">{escape(note)}</p>' for note in notes)
-    keys = legend([(NAMES[k], "hand" if k == "by hand" else k) for k in used])
-    notes += [f"{NAMES[k]}: {WHAT[k]}" for k in used if k in WHAT]
+    text = "".join(f'<p class="soft">{escape(note)}</p>' for note in notes + common_notes(times))
+    keys = legend([(names[k], "hand" if k == "by hand" else k) for k in used])
     return f'<div class="two">{"".join(parts)}</div>{keys}<h3>Times</h3>{table}{text}'

@@ -30,9 +30,9 @@ def _label(value: float, log: bool) -> str:
 
 
 def line_chart(
-    series: list[tuple[str, list[float], str]], y_title: str, x_title: str, log: bool = False
+    series: list[tuple[str, list[float], str]], y_title: str, x_title: str, log: bool = False, at: list[int] | None = None
 ) -> str:
-    """series: (name, values, css class). On a log axis, zeros are drawn at its foot."""
+    """series: (name, values, css class). On a log axis, zeros are drawn at its foot. `at`: abscissas, if not 0, 1, ..."""
     values = [v for _, curve, _ in series for v in curve if math.isfinite(v) and (v > 0 or not log)]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if log:
@@ -41,10 +41,11 @@ def line_chart(
     else:
         low, high = min(low, 0.0), high * 1.04 or 1.0
         ticks = _nice(low, high)
-    count = max(len(curve) for _, curve, _ in series)
+    at = at or list(range(max(len(curve) for _, curve, _ in series)))
+    first, last = (at[0], at[-1]) if len(at) > 1 else (0, 1)
 
-    def x_of(i: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * i / max(count - 1, 1)
+    def x_of(value: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - first) / (last - first)
 
     def y_of(v: float) -> float:
         if log:
@@ -63,14 +64,14 @@ def line_chart(
             parts.append(
                 f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_label(tick, log)}</text>'
             )
-    for tick in _nice(0, count - 1, 8):
+    for tick in _nice(first, last, 8):
         if tick == int(tick):
             x = x_of(tick)
             parts.append(
                 f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{tick:g}</text>'
             )
     for name, curve, css in series:
-        points = " ".join(f"{x_of(i):.1f},{y_of(v):.1f}" for i, v in enumerate(curve) if math.isfinite(v))
+        points = " ".join(f"{x_of(i):.1f},{y_of(v):.1f}" for i, v in zip(at, curve) if math.isfinite(v))
         parts.append(
             f'<polyline class="line {css}" points="{points}"><title>{escape(name)}</title></polyline>'
         )

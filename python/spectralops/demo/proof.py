@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ..replace import Report, replace
-from .networks import Digits, Network, build, build_wide, nudged
+from .base import Data, Network, build, build_wide, nudged
 from .progress import Bar
 
 
@@ -43,7 +42,9 @@ class Proof:
     curves: dict[str, list[float]] = field(
         default_factory=dict
     )  # losses of float64, original, nudged, replaced
-    accuracy: dict[str, float] = field(default_factory=dict)
+    loss: str = ""  # what the curves are of
+    score: dict = field(default_factory=dict)  # title, and the test scores of original and replaced
+    state: str = ""  # what `replace` changed in the state_dict, nothing if all is well
 
     @property
     def replaced_all(self) -> bool:
@@ -51,12 +52,13 @@ class Proof:
 
     @property
     def green(self) -> bool:
-        return self.replaced_all and all(check.green for check in self.checks)
+        return self.replaced_all and not self.state and all(check.green for check in self.checks)
 
     def reasons(self) -> list[str]:
         red = [f"{c.what}: {c.replaced:.2e}, allowed {c.allowed:.2e}" for c in self.checks if not c.green]
         left = [f"{row.path} was left alone: {row.reason}" for row in self.report.skipped]
-        return red + left + ([] if self.report.replaced else ["nothing was replaced"])
+        state = [f"the state_dict changed: {self.state}"] if self.state else []
+        return red + left + state + ([] if self.report.replaced else ["nothing was replaced"])
 
     def to_dict(self) -> dict:
         checks = [{**vars(c), "green": c.green} for c in self.checks]
@@ -64,78 +66,95 @@ class Proof:
             "green": self.green,
             "checks": checks,
             "curves": self.curves,
-            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "score": self.score,
+            "state": self.state,
             "replace": self.report.to_dict(),
         }
 
 
-def prove(network: Network, data: Digits, device: torch.device) -> Proof:
+def prove(network: Network, data: Data, device: torch.device) -> Proof:
     """Replace the ops of one of two equal models and compare the two."""
-    x, y = data.x[: network.batch], data.y[: network.batch]
-    original, model, wide = build(network, device), build(network, device), build_wide(network, device)
+    original = build(network, device)
+    model, wide = build(network, device, original), build_wide(network, device, original)
+    moved = nudged(build(network, device, original))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     with Bar(f"{network.name}: replacing and verifying", 1) as bar:
-        report = replace(model, example=x)
+        report = replace(model, example=data.x[: network.batch])
         bar.step()
-    proof = Proof(report)
-    _compare(proof, original, model, wide, x, y)
-    runs = {
-        "float64": wide,
-        "original": original,
-        "nudged": nudged(build(network, device)),
-        "replaced": model,
-    }
+    proof = Proof(report, loss=data.loss_title, state=state_difference(before, model.state_dict()))
+    models = {"float64": wide, "original": original, "replaced": model}
+    proof.checks += compare(models, data, slice(network.batch), "logits" if data.y.dim() == 1 else "predictions")
+    runs = {**models, "nudged": moved}
     with Bar(f"{network.name}: training it four times", 4 * network.steps) as bar:
         for name, run in runs.items():
             proof.curves[name] = train(run, network, data, bar)
-    for name in ("original", "replaced"):
-        proof.accuracy[name] = _accuracy(runs[name], data)
-    _compare_training(proof, runs, network.steps)
+    with torch.no_grad():
+        scores = {name: data.score(runs[name](data.test_x), data.test_y) for name in ("original", "replaced")}
+    proof.score = {"title": data.score_title, **scores}
+    weights = {name: weight_vector(run) for name, run in runs.items()}
+    proof.checks += compare_training(proof.curves, weights, network.steps)
     return proof
 
 
-def _flat_gradient(model: nn.Module, x, y) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits, all parameter gradients as one vector), in float64."""
+def state_difference(was: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> str:
+    """What differs between two state_dicts, bit for bit; "" if nothing."""
+    if list(was) != list(now):
+        return f"keys {sorted(was.keys() ^ now.keys()) or 'in another order'}"
+    return ", ".join(name for name, value in was.items() if not torch.equal(value, now[name]))
+
+
+def _flat_gradient(model: nn.Module, data: Data, index) -> tuple[torch.Tensor, torch.Tensor]:
+    """(output, all parameter gradients as one vector), in float64."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    logits = model(x.to(parameters[0].dtype))
-    gradients = torch.autograd.grad(F.cross_entropy(logits, y), parameters)
-    return logits.detach().double(), torch.cat([g.reshape(-1).double() for g in gradients])
+    x, y = data.batch(index, parameters[0].dtype)
+    output = model(x)
+    # what is not used, as pykan's symbolic layers, has a gradient of zero
+    gradients = torch.autograd.grad(data.loss(output, y), parameters, allow_unused=True, materialize_grads=True)
+    return output.detach().double(), torch.cat([g.reshape(-1).double() for g in gradients])
 
 
 def relative(value: torch.Tensor, truth: torch.Tensor) -> float:
     return ((value - truth).norm() / truth.norm()).item()
 
 
-def _compare(proof: Proof, original: nn.Module, model: nn.Module, wide: nn.Module, x, y) -> None:
-    eps = torch.finfo(torch.float32).eps
-    truth, was, now = (_flat_gradient(m, x, y) for m in (wide, original, model))
-    for what, t, a, b in zip(("logits", "gradients of all parameters"), truth, was, now):
-        before, after = relative(a, t), relative(b, t)
-        proof.checks.append(
-            Check(f"{what}, relative L2 error against float64", before, after, 2 * before + 2 * eps)
-        )
+def compare(models: dict[str, nn.Module], data: Data, index, output: str) -> list[Check]:
+    """Outputs and gradients of original and replaced on the rows `index`, against float64; with a model "nudged" the
+    original's error is the larger of the two, as for training."""
+    eps, checks = torch.finfo(torch.float32).eps, []
+    found = {name: _flat_gradient(model, data, index) for name, model in models.items()}
+    for i, what in enumerate((output, "gradients of all parameters")):
+        far = {name: relative(value[i], found["float64"][i]) for name, value in found.items() if name != "float64"}
+        after = far.pop("replaced")
+        before = max(far.values())
+        checks.append(Check(f"{what}, relative L2 error against float64", before, after, 2 * before + 2 * eps))
+    return checks
 
 
-def train(model: nn.Module, network: Network, data: Digits, bar: Bar | None = None) -> list[float]:
+def train(model: nn.Module, network: Network, data: Data, bar: Bar | None = None) -> list[float]:
     """Losses of a run; batches are drawn from a generator of their own, the same for every run."""
     order = torch.Generator("cpu").manual_seed(1)
-    step, dtype = trainer(model, network.rate), next(model.parameters()).dtype
+    step, dtype = trainer(model, network.rate, data.loss), next(model.parameters()).dtype
     losses = []
     for _ in range(network.steps):
         index = torch.randint(len(data.x), (network.batch,), generator=order, device="cpu").to(data.x.device)
-        losses.append(step(data.x[index].to(dtype), data.y[index]))
+        losses.append(step(*data.batch(index, dtype)))
         if bar is not None:
             bar.step()
     return [float(loss) for loss in losses]
 
 
-def trainer(model: nn.Module, rate: float):
+def trainer(model: nn.Module, rate: float, loss_of):
     """step(x, y) -> loss: forward, backward and one update of stochastic gradient descent with
     momentum."""
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=rate, momentum=0.9)
+    return stepper(model, optimizer, loss_of)
 
+
+def stepper(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of):
     def step(x, y):
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(model(x), y)
+        loss = loss_of(model(x), y)
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -143,22 +162,16 @@ def trainer(model: nn.Module, rate: float):
     return step
 
 
-@torch.no_grad()
-def _accuracy(model: nn.Module, data: Digits) -> float:
-    return (model(data.test_x).argmax(-1) == data.test_y).float().mean().item()
-
-
-def _vector(model: nn.Module) -> torch.Tensor:
+def weight_vector(model: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1).double() for p in model.parameters() if p.requires_grad])
 
 
-def _compare_training(proof: Proof, runs: dict[str, nn.Module], steps: int) -> None:
-    losses = {
-        name: torch.tensor(curve, dtype=torch.float64, device="cpu") for name, curve in proof.curves.items()
-    }
-    weights = {name: _vector(model) for name, model in runs.items()}
-    eps = torch.finfo(torch.float32).eps
+def compare_training(curves: dict[str, list[float]], weights: dict[str, torch.Tensor], steps: int) -> list[Check]:
+    """Losses and final weights of the four runs."""
+    losses = {name: torch.tensor(curve, dtype=torch.float64, device="cpu") for name, curve in curves.items()}
+    eps, checks = torch.finfo(torch.float32).eps, []
     for what, of in ((f"losses of {steps} training steps", losses), ("weights after them", weights)):
         far = {name: relative(value, of["float64"]) for name, value in of.items()}
         before = max(far["original"], far["nudged"])
-        proof.checks.append(Check(f"{what}, likewise", before, far["replaced"], 2 * before + 2 * eps))
+        checks.append(Check(f"{what}, likewise", before, far["replaced"], 2 * before + 2 * eps))
+    return checks

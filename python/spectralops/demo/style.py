@@ -35,6 +35,10 @@ p { margin: 4px 0 10px; max-width: 90ch }
 .two {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 8px 36px;
 }
+.three { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(260px, 100%), 1fr)); gap: 8px 22px; margin-top: 14px }
+figure { margin: 0 }
+figure img { width: 100%; display: block; image-rendering: pixelated; border-radius: 6px }
+figcaption { font-size: 13px; color: var(--soft); margin-top: 4px }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: 13.5px; width: 100% }
 th { text-align: left; color: var(--soft); font-weight: 600; white-space: nowrap }

@@ -21,10 +21,13 @@ from pathlib import Path
 
 import torch
 
+from ..profile.timing import peak_bytes
 from ..replace import replace
-from .networks import Digits, Network, build, digits, networks
+from . import images
+from .base import Data, Network, build
+from .networks import networks
 from .progress import Bar
-from .proof import trainer
+from .proof import stepper, trainer
 
 KEPT = {
     "MALLOC_MMAP_MAX_": "0",
@@ -69,17 +72,7 @@ def _forward(module, x):
 def _forward_backward(module, x, grad):
     leaf = x.detach().clone().requires_grad_()
     leaves = [leaf, *(p for p in module.parameters() if p.requires_grad)]
-    return lambda: torch.autograd.grad(module(leaf), leaves, grad)
-
-
-def _kronecker(n: int, device: torch.device):
-    """What a good user writes instead of the dense product: H_n = H_a (x) H_b, two small matrix
-    products."""
-    from ..ops.hadamard import hadamard_transform
-
-    a = 1 << (n.bit_length() // 2)
-    left, right = (hadamard_transform(torch.eye(s, device=device), s**-0.5) for s in (a, n // a))
-    return lambda x: (left @ (x.unflatten(-1, (a, n // a)) @ right)).flatten(-2)
+    return lambda: torch.autograd.grad(module(leaf), leaves, grad, allow_unused=True)
 
 
 def _compile(module, failures: list[str], *example):
@@ -110,42 +103,69 @@ class Options:
         return ["--seconds", str(self.seconds), *switches]
 
 
-STAGES = 6  # of `measure`, for the progress bar
+STAGES, PICTURE_STAGES = 6, 2  # of `measure` and `measure_picture`, for the progress bar
 
 
-def measure(network: Network, data: Digits, device: torch.device, options: Options, bar: Bar) -> dict:
-    """{"rows": [{case, size, seconds: {column: s}}], "failures": [why torch.compile is missing]}"""
+def measure(network: Network, data: Data, device: torch.device, options: Options, bar: Bar) -> dict:
+    """{"rows": [{case, size, seconds: {column: s}}], "failures": [why torch.compile is missing],
+    "notes": [what a column is]}"""
     models = {name: build(network, device) for name in COLUMNS}
-    replace(models["replaced"], verify=False)  # proof.py has verified the same modules
     batch, targets = data.x[: network.batch], data.y[: network.batch]
+    replace(models["replaced"])  # verified on random data; proof.py has done so on real ones
     with torch.no_grad():
         inner = network.feeds(models["original"])(data.x[: network.rows])
     units = {name: network.unit(model) for name, model in models.items()}
+    replace(units["replaced"])  # of pykan a model of its own
     failures: list[str] = []
-    for variants, x in ((units, inner.clone().requires_grad_()), (models, batch)):
+    for what, variants, x in (("op", units, inner.clone().requires_grad_()), ("network", models, batch)):
         module = variants.pop("compiled")
-        compiled = _compile(module, failures, x) if options.compile else None
+        compiled = _compile(module, failures, x) if options.compile and what in network.compile else None
         if compiled is not None:
             variants["compiled"] = compiled
         bar.step()
-    calls = _cases(network, units, models, inner, batch, targets)
+    calls = _cases(network, data, units, models, inner, batch, targets)
     if network.by_hand:
-        by_hand = _kronecker(inner.shape[-1], device)
-        next(iter(calls.values()))["by hand"] = lambda: by_hand(inner)
+        by_hand = network.by_hand.make(units["original"], inner)
+        next(iter(calls.values()))["by hand"] = _forward(by_hand, inner)
     rows = []
     for (case, size), variants in calls.items():
         rows.append(
             {"case": case, "size": size, "seconds": interleaved(variants, device, options.seconds, bar)}
         )
-    return {"rows": rows, "failures": failures}
+    return {"rows": rows, "failures": failures, "notes": [f"by hand: {network.by_hand.text}"] if network.by_hand else []}
 
 
-def _cases(network: Network, units: dict, models: dict, inner, batch, targets) -> dict[tuple[str, str], dict]:
+def measure_picture(picture: images.Picture, device: torch.device, options: Options, bar: Bar) -> dict:
+    """As `measure`, for a training step, and the most memory it holds: {"bytes": {column: bytes}}."""
+    data = images.pixels(picture, device)
+    index = torch.randperm(len(data.x), generator=torch.Generator("cpu").manual_seed(2), device="cpu")
+    x, y = data.batch(index[: picture.batch].to(device), torch.float32)
+    models = {name: images.build(picture, device, fused) for name, fused in (("original", False), ("replaced", True))}
+    failures: list[str] = []
+    if options.compile and picture.compile:
+        compiled = _compile(images.build(picture, device, False), failures, x)
+        models |= {} if compiled is None else {"compiled": compiled}
+    bar.step()
+    calls = {}
+    for name, model in models.items():
+        optimizer = torch.optim.Adam(model.parameters(), lr=picture.rate * 1e-6)
+        calls[name] = partial(stepper(model, optimizer, data.loss), x, y)
+    seconds = interleaved(calls, device, options.seconds, bar)
+    rows = [{"case": "a training step", "size": f"{picture.batch} pixels", "seconds": seconds}]
+    held = {name: peak_bytes(call, device) for name, call in calls.items()}
+    return {"rows": rows, "failures": failures, "notes": [], "bytes": held}
+
+
+def _cases(
+    network: Network, data: Data, units: dict, models: dict, inner, batch, targets
+) -> dict[tuple[str, str], dict]:
     generator = torch.Generator("cpu").manual_seed(2)
-    grad = torch.randn(inner.shape, generator=generator, device="cpu").to(inner.device)
+    with torch.no_grad():
+        shape = units["original"](inner).shape
+    grad = torch.randn(shape, generator=generator, device="cpu").to(inner.device)
     op, net = " x ".join(map(str, inner.shape)), f"batch {len(batch)}"
     # at this rate the weights hardly move: every call does the same work on the same values
-    steps = {name: trainer(model, network.rate * 1e-6) for name, model in models.items()}
+    steps = {name: trainer(model, network.rate * 1e-6, data.loss) for name, model in models.items()}
     return {
         ("the op, forward", op): {k: _forward(m, inner) for k, m in units.items()},
         ("the op, forward and backward", op): {
@@ -157,10 +177,11 @@ def _cases(network: Network, units: dict, models: dict, inner, batch, targets) -
 
 
 def measure_all(device: torch.device, options: Options, label: str) -> dict:
-    chosen = networks(options.small)
-    data = digits(device)
-    with Bar(f"timing, {label}", STAGES * len(chosen)) as bar:
-        return {n.name: measure(n, data, device, options, bar) for n in chosen}
+    """Name of a network or a picture -> what was measured."""
+    chosen, fitted = networks(options.small), images.pictures(options.small)
+    with Bar(f"timing, {label}", STAGES * len(chosen) + PICTURE_STAGES * len(fitted)) as bar:
+        found = {n.name: measure(n, n.data(device), device, options, bar) for n in chosen}
+        return found | {p.name: measure_picture(p, device, options, bar) for p in fitted}
 
 
 def measure_in_modes(device: torch.device, options: Options) -> dict[str, dict]:

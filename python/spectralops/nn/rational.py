@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.rational import rational
+from .kan_spec import chosen
 from .rational_init import rational_init, warn_if_fitted_for_b
 
 
@@ -47,7 +48,8 @@ class Rational(nn.Module):
         self.denominator = nn.Parameter(den.repeat(groups, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return rational(x, self.numerator, self.denominator, version=self.version, sign_at_zero=self.sign_at_zero)
+        how = {"version": self.version, "sign_at_zero": self.sign_at_zero, "backend": chosen(None)}
+        return rational(x, self.numerator, self.denominator, **how)
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}, degrees={self.degrees}, version={self.version!r}, sign_at_zero={self.sign_at_zero}"

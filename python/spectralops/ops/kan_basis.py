@@ -155,7 +155,8 @@ def _spline(x: Tensor, code: BasisCode, m: int) -> Jet:
         within = (left < high[:, None]) & (at[..., None] >= left)
         inside = within & ((at[..., None] < right) | (last & (at == high)[..., None]))
     y = variable(at[..., None], m)
-    basis = [inside.to(x.dtype), *(torch.zeros_like(x[..., None].expand(inside.shape)) for _ in range(m))]
+    nowhere = torch.where(x.isnan(), x, 0.0).to(x.dtype)[..., None]  # NaN lies in no interval, and is not lost
+    basis = [inside.to(x.dtype) + nowhere, *(nowhere.expand(inside.shape) for _ in range(m))]
     for p in range(1, order + 1):
         rise, fall = t[:, p:-1] - t[:, : -p - 1], t[:, p + 1 :] - t[:, 1:-p]
         up = torch.where(rise > 0, 1 / rise, 0.0).to(x.dtype)  # an empty span counts nothing

@@ -301,4 +301,4 @@ def _rows(x: Tensor) -> Tensor:
 _rational_cases()
 _hadamard_cases()
 
-from . import kan_cases  # noqa: E402, F401  (it registers its own)
+from . import activation_cases, kan_cases  # noqa: E402, F401  (they register their own)

@@ -19,16 +19,27 @@ from types import MethodType
 import torch
 from torch import nn
 
+from .cheby_kan import ChebyKAN
 from .compressed_tensors import CompressedTensorsHadamard
+from .efficient_kan import EfficientKAN
+from .fast_kan import FastKAN
+from .faster_kan import FasterKAN
+from .fourier_kan import FourierKAN
+from .kat_rational import KATRational
 from .matcher import Matcher, Plan, Refused, check_instance, class_name, compiled_paths, is_ours, select
+from .pykan import Pykan, PykanLayer
 from .rational_activations import RationalActivations
 from .report import ALREADY, FAILED, REPLACED, SKIPPED, WOULD, Report, Row
 from .verify import random_inputs, trimmed
 from .verify import verify as _verify
+from .wav_kan import WavKAN
 
 __all__ = ["MATCHERS", "Matcher", "Plan", "Refused", "Report", "Row", "replace", "restore"]
 
-MATCHERS: list[Matcher] = [RationalActivations(), CompressedTensorsHadamard()]
+MATCHERS: list[Matcher] = [
+    RationalActivations(), KATRational(), CompressedTensorsHadamard(), Pykan(), PykanLayer(), EfficientKAN(), FastKAN(),
+    FasterKAN(), ChebyKAN(), FourierKAN(), WavKAN(),
+]  # fmt: skip
 
 
 @dataclass
@@ -39,6 +50,7 @@ class _Candidate:
     row: Row
     plan: Plan | None = None
     captured: tuple[tuple, dict] | None = None
+    known_path: bool = True
 
 
 def replace(
@@ -49,6 +61,7 @@ def replace(
     verify: bool = True,
     dry_run: bool = False,
     allow_hooks: bool = False,
+    fix_gradients: bool = False,
 ) -> Report:
     """Replace the slow operators of a model in place. Weights, state_dict, hooks and results stay what
     they were.
@@ -60,16 +73,21 @@ def replace(
 
     Args:
         model: any module; shared instances are replaced once and reported under each of their paths.
-        ops: "all", or names of ops ("rational", "hadamard_transform") or of packages
-            ("rational-activations", "compressed-tensors").
+        ops: "all", or names of ops ("rational", "hadamard_transform", "kan_linear", "wavelet_linear") or of
+            packages ("rational-activations", "compressed-tensors", "pykan", "efficient-kan", "fast-kan",
+            "faster-kan", "ChebyKAN", "FourierKAN", "Wav-KAN", "kat_rational").
         example: an input of the model (a tensor, a tuple of arguments or a dict of keyword arguments).
             The model is run on it once, without gradients, and what reaches each module is used to
             verify it, besides random data; buffers and random state are put back.
         verify: compare outputs and gradients of the old and the new forward first (`verify.py` has the
-            bound) and leave what fails.
+            bound) and leave what fails. With False, modules known by their name and tensors alone, as those
+            of packages that people copy as a file, are left: nothing else proves what they compute.
         dry_run: report, change nothing.
         allow_hooks: replace modules that have forward or backward hooks; they go on running, but what
             they do is not verified.
+        fix_gradients: replace modules whose own backward is not the derivative of their forward
+            (faster-kan) too. Outputs stay; gradients become those of the formula and training goes
+            another way than before, so this is never done unasked.
 
     Raises:
         TypeError: model is not a module, or example not one of the three. ValueError: ops names
@@ -83,7 +101,7 @@ def replace(
     if example is not None:
         _capture(model, example, planned)
     for candidate in planned:
-        _examine(candidate, verify)
+        _examine(candidate, verify, fix_gradients)
     bindings = []
     for candidate in planned:
         if candidate.row.status == WOULD and not dry_run:
@@ -108,11 +126,12 @@ def _find(model: nn.Module, matchers: list[Matcher], allow_hooks: bool):
     instance once."""
     compiled = compiled_paths(model)
     by_id: dict[int, _Candidate] = {}
-    paths = []
-    for path, module in model.named_modules(remove_duplicate=False):
+    paths, covered = [], set()
+    for path, module in model.named_modules(remove_duplicate=False):  # parents before children
         matcher = next((m for m in matchers if m.claims(module)), None)
-        if matcher is None:
+        if matcher is None or id(module) in covered:
             continue
+        covered.update(map(id, matcher.covers(module)))
         if id(module) not in by_id:
             by_id[id(module)] = _plan(path, module, matcher, compiled.get(id(module)), allow_hooks)
         paths.append((path, by_id[id(module)]))
@@ -133,7 +152,7 @@ def _plan(
         row.reason = str(refusal)
         return _Candidate(module, row)
     row.old_op, row.new_op = plan.old, plan.new
-    return _Candidate(module, row, plan)
+    return _Candidate(module, row, plan, known_path=matcher.known_path(type(module)))
 
 
 def _capture(model: nn.Module, example: object, candidates: list[_Candidate]) -> None:
@@ -158,6 +177,7 @@ def _capture(model: nn.Module, example: object, candidates: list[_Candidate]) ->
         return hook
 
     handles = [c.module.register_forward_pre_hook(hook_for(c), with_kwargs=True) for c in candidates]
+    attributes = [(c.module, dict(c.module.__dict__)) for c in candidates]  # pykan keeps activations there
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     devices = {t.device for t in [*model.parameters(), *model.buffers()] if t.device.type == "cuda"}
     try:
@@ -166,17 +186,27 @@ def _capture(model: nn.Module, example: object, candidates: list[_Candidate]) ->
     finally:
         for handle in handles:
             handle.remove()
+        for module, before in attributes:
+            for name in module.__dict__.keys() - before.keys():
+                del module.__dict__[name]
+            module.__dict__.update(before)
         with torch.no_grad():
             for buffer, value in buffers:  # batch norm writes without counting a version
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)
 
 
-def _examine(candidate: _Candidate, wanted: bool) -> None:
+def _examine(candidate: _Candidate, wanted: bool, fix_gradients: bool) -> None:
     """Verify on random data and on what the example brought; sets the row's status, evidence and
     backend."""
     row, plan, module = candidate.row, candidate.plan, candidate.module
-    row.status = WOULD
+    if plan.wrong_gradients and not fix_gradients:
+        row.reason = f"{plan.wrong_gradients}; fix_gradients=True replaces it"
+        return
+    if not wanted and not candidate.known_path:
+        row.reason = "known by its name and tensors, not by its path: only verification proves what it computes"
+        return
+    row.status, row.reason = WOULD, plan.note
     data = {"random data": random_inputs(module, plan)}
     if candidate.captured is not None:
         data["example"] = candidate.captured

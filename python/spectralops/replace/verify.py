@@ -12,6 +12,11 @@ denominator's gradient, once, may be right by luck.
 A float64 module has no wider copy. There the truth is the original itself, whose own error is taken to
 be that of its float32 copy scaled by eps64 / eps32, and the bound is 3 e_old + 2 eps. The module's
 parameters, gradients, buffers and mode and the random state are left as they were.
+
+Where a float64 copy of the original is not the truth, because its kernels round to float32, the plan brings
+its formula in plain PyTorch, which takes the truth's place. Where the original's gradients are not those of
+its own values, and the caller wants them mended, outputs are compared with the original's and gradients
+with the formula's.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .matcher import Plan, Refused
+from .matcher import Plan, Refused, is_ours
 
 # Elements of an input that verification uses, and bytes of the float64 copy that it will make.
 _ELEMENTS = 1 << 16
@@ -69,24 +74,44 @@ def verify(module: nn.Module, plan: Plan, args: tuple, kwargs: dict) -> Evidence
 
 
 def _compare(module: nn.Module, plan: Plan, args: tuple, kwargs: dict) -> Evidence:
-    original = type(module).forward
-    same = copy.deepcopy(module)
-    same.__dict__.pop("forward", None)
+    original, formula = type(module).forward, plan.formula or type(module).forward
+    same = _copy(module)
+    if plan.prepare is not None:
+        plan.prepare(same)
     try:
         old = _run(original, same, args, kwargs)
     except (
         Exception
     ) as error:  # upstream's version A, say, with parameters on a GPU and its constants on the CPU
         return Evidence(failure=f"the original itself raised {type(error).__name__}: {error}")
+    if plan.wrong_gradients:
+        outputs = {name: value for name, value in old.items() if name.startswith("output")}
+        old = {**_run(formula, same, args, kwargs), **outputs}
     try:
         new = _run(plan.forward, same, args, kwargs)
     except Exception as error:  # whatever the new forward raises is a reason not to use it
         return Evidence(failure=f"the new forward raised {type(error).__name__}: {error}")
-    truth = _run(original, copy.deepcopy(same).double(), args, kwargs, torch.float64)
+    truth = _run(formula, _copy(same).double(), args, kwargs, torch.float64)
     narrow = None
     if any(q is not None and q.dtype == torch.float64 for q in old.values()):
-        narrow = _run(original, copy.deepcopy(same).float(), args, kwargs, torch.float32)
+        narrow = _run(formula, _copy(same).float(), args, kwargs, torch.float32)
     return _judge(old, new, truth, narrow)
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    """A deep copy with the old forwards. Tensors that a forward left on the module as results, which cannot
+    be copied, are copied without their graph."""
+    memo: dict[int, object] = {}
+    for part in module.modules():
+        for value in part.__dict__.values():
+            for item in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(item, Tensor) and not item.is_leaf:
+                    memo[id(item)] = item.detach()
+    copied = copy.deepcopy(module, memo)
+    for part in copied.modules():
+        if is_ours(part):
+            del part.__dict__["forward"]
+    return copied
 
 
 def _run(

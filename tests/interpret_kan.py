@@ -1,0 +1,337 @@
+"""Cases of the KAN kernels in Triton's interpreter, for test_triton_kan.py; the process is interpret_worker.py's."""
+
+import sys
+
+import interpret_worker
+from interpret_worker import main
+
+CASES = {}
+
+
+def case(*arguments):
+    """Register a function once for each tuple of arguments."""
+
+    def register(function):
+        for given in arguments or ((),):
+            name = " ".join([function.__name__, *(str(a).replace("torch.", "") for a in given)])
+            CASES[name] = lambda function=function, given=given: function(*given)
+        return function
+
+    return register
+
+
+# ---- bases and truth ---------------------------------------------------------------------------------------------------
+
+
+def knots(order, inputs=15, intervals=7, repeat=1, size=None):
+    """Random knots around 0, (inputs, T) or one row for all; the middle one `repeat` times over."""
+    import torch
+
+    count = (size + order + 1 if size else intervals + 2 * order + 1) - (repeat - 1)
+    steps = torch.rand(inputs or 1, count, dtype=torch.float64) + 0.3
+    t = 3 * (steps.cumsum(-1) - steps.sum(-1, keepdim=True) / 2) / steps.sum(-1, keepdim=True)
+    middle = count // 2
+    t = torch.cat([t[:, :middle], *[t[:, middle : middle + 1]] * repeat, t[:, middle + 1 :]], -1).float().double()
+    return t if inputs else t[0]
+
+
+def bases():
+    from spectralops import basis as B
+
+    found = {
+        "cubic": lambda: B.BSpline(5, 3),
+        "order 0": lambda: B.BSpline(6, 0, -2, 2),
+        "order 1": lambda: B.BSpline(6, 1, -2, 2),
+        "order 7": lambda: B.BSpline(4, 7, -2, 2),
+        "knots": lambda: B.BSpline(knots=knots(3), order=3),
+        "shared knots": lambda: B.BSpline(knots=knots(2, None), order=2),
+        "repeated knots": lambda: B.BSpline(knots=knots(3, repeat=3), order=3),
+        "knots of order 0": lambda: B.BSpline(knots=knots(0, repeat=2), order=0),
+        "sparse": lambda: B.BSpline(12, 3),
+        "sparse knots": lambda: B.BSpline(knots=knots(3, size=14, repeat=2), order=3),
+        "one function": lambda: B.BSpline(knots=knots(2, size=1), order=2),
+        "haar": lambda: B.Haar(4),
+        "jacobi": lambda: B.Jacobi(4),
+        "chebyshev": lambda: B.Chebyshev(5),
+        "legendre": lambda: B.Legendre(4, squash=None),
+        "constant": lambda: B.Legendre(0),
+        "fourier": lambda: B.Fourier(6, omega=1.3),
+        "relu power": lambda: B.ReLUPower(5, 3, -2, 2, power=4),
+        "relu product": lambda: B.ReLUPower(5, 3, -2, 2, combination="product"),
+        "relu sum": lambda: B.ReLUPower(5, 3, -2, 2, combination="sum"),
+        "relu sum product": lambda: B.ReLUPower(5, 3, -2, 2, combination="sum_product"),
+    }
+    for outside in ("zero", "clamp", "linear"):
+        for edge in ("knots", "grid"):
+            found[f"{outside} {edge}"] = lambda o=outside, e=edge: B.BSpline(4, 3, outside=o, edge=e)
+            found[f"knots {outside} {edge}"] = lambda o=outside, e=edge: B.BSpline(knots=knots(2), order=2, outside=o, edge=e)
+    for shape in ("RBF", "RSWAF", "Sech", "MexicanHat", "Morlet", "DoG"):
+        found[shape] = lambda shape=shape: getattr(B, shape)(4)
+    return found
+
+
+JUMPS = ("order 0", "knots of order 0", "haar")
+
+
+def problem(basis, rows, inputs, outputs, dtype, jumps=False):
+    import torch
+
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    make = lambda *s: torch.randn(*s, dtype=torch.float64)  # noqa: E731
+    x = make(rows, inputs)
+    x = ((x * 8).round() / 8 + 0.03125 if jumps else x).to(dtype)  # off the jumps, where rounding x does not decide
+    c, w = (make(outputs, inputs, basis.size) / basis.size**0.5).to(compute), make(outputs, inputs).to(compute)
+    return x, make(rows, inputs).to(dtype), c, w, make(outputs).to(compute), make(rows, outputs).to(dtype)
+
+
+def three(run, tensors, basis, base, m, multiplied, dtype, extra=()):
+    """y, dx, dcoeff, dbase by the functions of `run`, in the order of `tensors`: x, u, coeff, w, bias, grad."""
+    x, u, c, w, bias, g = (t.to(dtype) if dtype else t for t in tensors)
+    u, code = u if multiplied else None, basis.code(x.dtype, "cpu")
+    w = w if base else None
+    forward, dx, dcoeff = run
+    return [
+        forward(x, u, c, w, bias, code, base, m, *extra),
+        dx(g, x, u, c, w, code, base, m, *extra),
+        *(t for t in dcoeff(g, x, u, code, base, m, *extra) if t is not None),
+    ]
+
+
+def kernels():
+    from spectralops.kernels import kan
+
+    return kan.kan_forward, kan.kan_dx, kan.kan_dcoeff
+
+
+def reference():
+    from spectralops.ops import kan_reference
+
+    return kan_reference.forward, kan_reference.dx, kan_reference.dcoeff
+
+
+def rounded(dtype):
+    """The reference with what goes through a tensor core rounded as its operands are: that rounding is of the dtype, as the
+    rounding of the result is.
+    """
+    import torch
+
+    from spectralops.ops import kan_reference as spec
+
+    cut = lambda t: None if t is None else t.to(dtype).float()  # noqa: E731
+
+    def features(x, u, code, base, m):
+        basis, s = spec._features(x, u, code, base, m)
+        return cut(basis), cut(s)
+
+    def forward(x, u, c, w, bias, code, base, m):
+        basis, s = features(x, u, code, base, m)
+        y = basis.flatten(1) @ cut(c).flatten(1).T + bias
+        return (y if s is None else y + s @ cut(w).T).to(x.dtype)
+
+    def dcoeff(g, x, u, code, base, m):
+        basis, s = features(x, u, code, base, m)
+        g = g.float()
+        return (g.T @ basis.flatten(1)).view(g.shape[1], *basis.shape[1:]), None if s is None else g.T @ s
+
+    def dx(g, x, u, c, w, code, base, m):
+        return spec.dx(g, x, u, cut(c), cut(w), code, base, m)
+
+    assert dtype in (torch.float16, torch.bfloat16)
+    return forward, dx, dcoeff
+
+
+def check(name, basis, sizes, dtype, m=0, base=1, multiplied=False, draws=2, precision="highest"):
+    """The tolerance rule over several draws; 16-bit operands are rounded in the reference too."""
+    import torch
+
+    from spectralops import testing
+
+    tally, low = testing.Tally(), torch.float32 if dtype == torch.float64 else None
+    plain = rounded(dtype) if dtype in (torch.float16, torch.bfloat16) else reference()
+    for _ in range(draws):
+        tensors = problem(basis, *sizes, dtype, name in JUMPS)
+        with testing.guard_bands():
+            got = three(kernels(), tensors, basis, base, m, multiplied, None, (precision,))
+        rows, inputs, outputs = sizes
+        shapes = [(rows, outputs), (rows, inputs), (outputs, inputs, basis.size), *[(outputs, inputs)] * (base > 0)]
+        assert [tuple(t.shape) for t in got] == shapes
+        compute = tensors[2].dtype
+        assert [t.dtype for t in got] == [dtype, dtype, compute, compute][: len(got)]
+        exact = three(reference(), tensors, basis, base, m, multiplied, torch.float64)
+        expect = three(plain, tensors, basis, base, m, multiplied, low)
+        for key, a, p, e in zip(("y", "dx", "dcoeff", "dbase"), got, expect, exact):
+            if e.any():
+                if dtype == torch.float64:  # the reference is in float32: hold the kernel to as many bits less as it is longer
+                    assert testing.relative_error(a, e) <= 2**-26 * max(testing.relative_error(p, e), 2**-24), key
+                else:
+                    tally.add(key, a, p, e)
+            else:
+                assert not a.any(), key
+    if dtype != torch.float64:
+        tally.check()
+    again = three(kernels(), tensors, basis, base, m, multiplied, None, (precision,))
+    assert all(torch.equal(a, b) for a, b in zip(got, again)), "two runs differ"
+
+
+# ---- every basis, derivative and type ------------------------------------------------------------------------------------
+
+BASES = tuple(bases())
+ORDERS = {"cubic": (1, 2, 4), "order 7": (1, 4), "knots": (1, 3), "chebyshev": (1, 4), "RSWAF": (1, 3), "Morlet": (2, 4), "DoG": (1,),
+          "RBF": (1, 4), "MexicanHat": (2, 3), "Sech": (1, 4), "fourier": (1, 2, 3, 4), "relu power": (1, 4), "linear knots": (2,)}  # fmt: skip
+
+
+@case(*((name,) for name in BASES))
+def values(name):
+    """Forward and all gradients, at m and m + 1 with a multiplier."""
+    import torch
+
+    from spectralops.kernels import configs
+
+    configs.KAN_SPARSE_FUNCTIONS = 12  # as wide as the interpreter likes
+    basis, sizes = bases()[name](), (60, 15, 7 if name.startswith("one") else 30)
+    check(name, basis, sizes, torch.float32, 0, base=1 + BASES.index(name) % 5)
+    for m in ORDERS.get(name, (1,)):
+        check(name, basis, sizes, torch.float32, m, base=1 + m % 5, multiplied=True, draws=1)
+
+
+@case(*((name,) for name in ("cubic", "knots", "linear grid", "RBF", "Morlet", "chebyshev", "fourier", "relu power", "sparse")))
+def doubles(name):
+    import torch
+
+    for m in (0, 2):
+        check(name, bases()[name](), (20, 15, 12 if name == "sparse" else 30), torch.float64, m, multiplied=m > 0, draws=1)
+
+
+@case(*((name, d) for name in ("cubic", "RBF", "chebyshev", "fourier", "sparse") for d in ("float16", "bfloat16")))
+def halves(name, dtype):
+    import torch
+
+    for m in (0, 1):
+        sizes = (60, 15, 12 if name == "sparse" else 30)
+        check(name, bases()[name](), sizes, getattr(torch, dtype), m, multiplied=m > 0, draws=1)
+
+
+@case(*((base,) for base in range(6)))
+def base_branch(base):
+    import torch
+
+    for m in range(5):
+        check("constant", bases()["constant"](), (60, 15, 30), torch.float32, m, base=base, draws=1)
+
+
+# ---- sizes, layouts, ranges ----------------------------------------------------------------------------------------------
+
+
+@case((1, 1, 1), (1, 40, 17), (70, 1, 33), (33, 18, 70), (17, 33, 3))
+def sizes(rows, inputs, outputs):
+    """Sizes around and across the tiles; few outputs take the sparse form."""
+    import torch
+
+    from spectralops import basis as B
+
+    for b in (B.BSpline(3, 2), B.RBF(3), B.Legendre(5)):
+        check("", b, (rows, inputs, outputs), torch.float32)
+
+
+@case()
+def chunks_of_rows():
+    """dcoeff in several chunks, which a second kernel adds."""
+    import torch
+
+    from spectralops import basis as B
+    from spectralops.kernels import configs, kan_dcoeff
+
+    configs.KAN_STEPS = 1
+    assert kan_dcoeff.partition(70, 16, 8, 100) == (1, 5)
+    for dtype, b in ((torch.float32, B.BSpline(3, 3)), (torch.bfloat16, B.Chebyshev(9))):
+        check("", b, (70, 5, 18), dtype, draws=1)
+
+
+@case()
+def layouts():
+    """Rows of any stride, 0 too, and from any offset."""
+    import torch
+
+    from spectralops import basis as B
+
+    for b, outputs in ((B.BSpline(3, 2), 19), (B.BSpline(3, 2), 6), (B.RBF(3), 19)):
+        x, u, c, w, bias, g = problem(b, 9, 5, outputs, torch.float32)
+        wide = lambda t: torch.cat([t, t, t], 1)[:, t.shape[1] : 2 * t.shape[1]]  # noqa: E731
+        expect = three(kernels(), (x, u, c, w, bias, g), b, 1, 0, True, None, ("highest",))
+        for got, e in zip(three(kernels(), (wide(x), wide(u), c, w, bias, wide(g)), b, 1, 0, True, None, ("highest",)), expect):
+            assert torch.equal(got, e)
+        row = [t[:1].expand(9, -1) for t in (x, u, g)]
+        one = three(kernels(), (row[0], row[1], c, w, bias, row[2]), b, 1, 0, True, None, ("highest",))
+        row = [t.contiguous() for t in row]
+        full = three(kernels(), (row[0], row[1], c, w, bias, row[2]), b, 1, 0, True, None, ("highest",))
+        assert all(torch.equal(a, e) for a, e in zip(one, full))
+
+
+@case(*((n,) for n in BASES if " " not in n or "linear" in n or "clamp" in n or n.startswith(("order", "sparse", "relu sum"))))
+def not_finite(name):
+    """NaN and infinity in x come out where the reference has them."""
+    import torch
+
+    b = bases()[name]()
+    special = torch.tensor([float("nan"), float("inf"), float("-inf"), -1.0, 1.0])  # and the ends of the grid
+    for m in (0, 1):
+        x, u, c, w, bias, g = problem(b, 9, 15, 19, torch.float32, name in JUMPS)
+        x[2:7, 1] = special
+        got = three(kernels(), (x, u, c, w, bias, g), b, 4, m, False, None, ("highest",))
+        expect = three(reference(), (x, u, c, w, bias, g), b, 4, m, False, None)
+        for a, e in zip(got, expect):
+            assert torch.equal(a.isnan(), e.isnan()), (m, a.isnan().nonzero()[:9], e.isnan().nonzero()[:9])
+            assert torch.equal(a.isinf(), e.isinf()), m
+
+
+@case()
+def float16_has_room():
+    """Coefficients far below and far above what float16 can hold, and bases that leave it."""
+    import torch
+
+    from spectralops import basis as B
+
+    for scale in (1e-9, 1e6):
+        b = B.RBF(4)
+        x, u, c, w, bias, g = problem(b, 9, 5, 19, torch.float16)
+        c, w, code = c * scale, w * scale, b.code(torch.float16, "cpu")
+        forward, dx, _ = kernels()
+        for m in (0, 1):
+            # in float32 the same layer, its result scaled back into float16's range by the rows
+            y = forward(x, None, c, w, None, code, 1, m, "highest").double()
+            e = reference()[0](x.double(), None, c.double(), w.double(), None, b.code(torch.float64, "cpu"), 1, m)
+            d = dx(g, x, None, c, w, code, 1, m, "highest").double()
+            f = reference()[1](g.double(), x.double(), None, c.double(), w.double(), b.code(torch.float64, "cpu"), 1, m)
+            for a, t in ((y, e), (d, f)):
+                assert ((a - t.half().double()).norm() <= 4e-3 * t.norm()) or scale == 1e6 and a.isinf().any(), (scale, m)
+    for b in (B.Hermite(9, squash=None), B.BSpline(90, 3)):
+        code = b.code(torch.float16, "cpu")
+        x, u, c, w, bias, g = problem(b, 9, 5, 40, torch.float16)
+        for m, v in ((0, None), (2, None), (1, u * 1e-5)):
+            size = b(x.float()).abs().max() if m == 0 else b.derivative(x.float(), m).abs().max()
+            y = kernels()[0](x, v, c / size, None, None, code, 0, m, "highest").double()
+            v = None if v is None else v.double()
+            e = reference()[0](x.double(), v, (c / size).double(), None, None, b.code(torch.float64, "cpu"), 0, m)
+            unit = 2**-24 * e.numel() ** 0.5  # float16's own rounding where results are its subnormals
+            assert (y - e).norm() <= 1e-3 * e.norm() + unit, (type(b), m)
+
+
+@case()
+def no_bias_no_base_and_both_precisions():
+    import torch
+
+    from spectralops import basis as B
+
+    for b in (B.BSpline(5, 3), B.BSpline(5, 3, outside="linear"), B.RBF(4)):
+        x, u, c, w, bias, g = problem(b, 9, 5, 19, torch.float32)
+        code, args = b.code(torch.float32, "cpu"), (b.code(torch.float64, "cpu"), 0, 0)
+        for precision in ("highest", "high"):
+            y = kernels()[0](x, None, c, None, None, code, 0, 0, precision)
+            e = reference()[0](x.double(), None, c.double(), None, None, *args)
+            assert (y.double() - e).norm() <= 1e-6 * e.norm()
+        assert kernels()[2](g, x, None, code, 0, 0, "high")[1] is None
+
+
+if __name__ == "__main__":
+    interpret_worker.CASES = CASES
+    main(sys.argv[1:])
