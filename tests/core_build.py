@@ -1,6 +1,6 @@
 """The CPU core for tests: the installed one if it is newer than the sources, else one built with g++.
 
-    library = cpu_core("rational")         # one op's functions of csrc/capi/spectralops.h, typed
+    library = cpu_core("rational")         # one op's functions of csrc/capi/spectralops.h, typed ("activation": its kin too)
     objects = isa_objects("rational")      # {"avx512": [paths], ...}: what csrc/cpu/*_isa.cpp compile to
 
 Flags are those that csrc/cpu/capability.h asks for. Objects are cached by content under build/simt.
@@ -26,12 +26,19 @@ AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *AVX2, "-mprefe
 ISAS = {"portable": ()}
 if platform.machine() in ("x86_64", "AMD64"):
     ISAS.update(avx2=AVX2, avx512=AVX512)
-LAUNCHERS = {"rational": ["rational"], "hadamard": ["hadamard", "hadamard_quantize", "srht"], "kan": []}
+LAUNCHERS = {
+    "rational": ["rational"],
+    "hadamard": ["hadamard", "hadamard_quantize", "srht"],
+    "kan": [],
+    "activation": [],
+}
+PARTS = {"activation": ["activation", "poly_norm", "fan"]}  # ops of one library; else the op alone
 
 
 def _isa_jobs(op: str):
     for isa, flags in ISAS.items():
-        for source in sorted((CSRC / "cpu").glob(f"{op}_*isa.cpp")):
+        sources = (s for part in PARTS.get(op, [op]) for s in sorted((CSRC / "cpu").glob(f"{part}_*isa.cpp")))
+        for source in sources:
             yield isa, source, (*ISA_FLAGS, f"-DSO_CPU_ISA={isa}", *flags)
 
 
@@ -62,8 +69,8 @@ def _installed() -> Path | None:
 
 def _build(op: str) -> Path:
     """One op, the CPU runtime and the library's own entries; the GPU launchers only record."""
-    names = ("cpu/parallel", "cpu/capability", f"cpu/{op}")
-    names += ("capi/status", "capi/library", f"capi/{op}", "capi/record")
+    names = ["cpu/parallel", "cpu/capability", "capi/status", "capi/library", "capi/record"]
+    names += [f"{folder}/{part}" for folder in ("cpu", "capi") for part in PARTS.get(op, [op])]
     plain = [CSRC / (name + ".cpp") for name in names]
     recorded = [CSRC / "cuda" / f"{name}.cu" for name in ("limits", *LAUNCHERS[op])]
     record_only = ("-DSPECTRALOPS_SIMT", "-DSPECTRALOPS_RECORD_ONLY")

@@ -121,6 +121,17 @@ py::dict load(const std::string& path) {
   SO_OPERATION(hadamard_quantize);
   SO_VALUE(srht_workspace);
   SO_OPERATION(srht);
+  SO_OPERATION(activation_forward);
+  SO_VALUE(activation_workspace);
+  SO_OPERATION(activation_backward);
+  SO_OPERATION(activation_double_backward);
+  SO_OPERATION(poly_norm_forward);
+  SO_VALUE(poly_norm_workspace);
+  SO_OPERATION(poly_norm_backward);
+  SO_OPERATION(poly_norm_double_backward);
+  SO_OPERATION(fan_forward);
+  SO_OPERATION(fan_backward);
+  SO_OPERATION(fan_double_backward);
   SO_VALUE(kan_workspace);
   SO_OPERATION(kan_forward);
   SO_OPERATION(kan_dx);

@@ -52,6 +52,17 @@ enum spectralops_rational_version {
   SPECTRALOPS_RATIONAL_SMOOTH = 3 /* Q = 1 + (sum_{i>=1} b_i x^i)^2        */
 };
 
+enum spectralops_activation {
+  SPECTRALOPS_SNAKE = 0,       /* x + sin^2(a x) / a                                                           */
+  SPECTRALOPS_SINE = 1,        /* sin(w x)                                                                     */
+  SPECTRALOPS_SPDER = 2,       /* sin(x) |x|^(1/2), no parameters                                              */
+  SPECTRALOPS_CAUCHY = 3,      /* (l1 x + l2) / (x^2 + d^2)                                                    */
+  SPECTRALOPS_POLY_RELU = 4,   /* sum_i a_i max(x, 0)^i, as many parameters as `count` says                    */
+  SPECTRALOPS_SQUARE_WAVE = 5, /* sgn sin(w x), with the derivatives of SINE                                   */
+  SPECTRALOPS_WIRE = 6,        /* exp(i w x - k^2 |x|^2), x real, y complex: (..., 2), real part first         */
+  SPECTRALOPS_WIRE_COMPLEX = 7 /* the same of a complex x                                                      */
+};
+
 enum spectralops_wavelet { /* c = 2 / (sqrt 3 pi^(1/4)) */
   SPECTRALOPS_MEXICAN_HAT = 0, /* c (z^2 - 1) e^(-z^2/2) */
   SPECTRALOPS_MORLET = 1,      /* cos(5 z) e^(-z^2/2)    */
@@ -146,6 +157,58 @@ SPECTRALOPS_API int spectralops_srht(const void* x, int64_t x_stride, const void
                                      const void* base, int64_t outer, int64_t n, int64_t num_rows, int32_t base_size, double scale,
                                      void* workspace, int64_t workspace_bytes, int32_t dtype, int32_t device, int32_t threads,
                                      void* stream);
+
+/* ---- learnable activations: y = f(x; p_1, ..., p_count), elementwise --------------------------------------------------
+ * x, grad, ...: (outer, channels, inner), and a trailing 2 where complex, all contiguous.  params, ggparams, dparams: (count, channels) in
+ * the compute type; parameters shared by all channels are one channel with a longer inner.  CPU only: another device is
+ * SPECTRALOPS_UNSUPPORTED. */
+SPECTRALOPS_API int spectralops_activation_forward(const void* x, const void* params, void* y, int64_t outer, int64_t channels,
+                                                   int64_t inner, int32_t count, int32_t function, int32_t dtype, int32_t device,
+                                                   int32_t threads, void* stream);
+
+/* Bytes of workspace for the two functions below; none where dparams is NULL. */
+SPECTRALOPS_API int64_t spectralops_activation_workspace(int64_t outer, int64_t channels, int64_t inner, int32_t count,
+                                                         int32_t function, int32_t dtype, int32_t device);
+
+/* dparams NULL: not wanted.  Its sums are made in an order that depends on the sizes alone. */
+SPECTRALOPS_API int spectralops_activation_backward(const void* grad, const void* x, const void* params, void* dx, void* dparams,
+                                                    void* workspace, int64_t workspace_bytes, int64_t outer, int64_t channels,
+                                                    int64_t inner, int32_t count, int32_t function, int32_t dtype, int32_t device,
+                                                    int32_t threads, void* stream);
+
+/* The gradient of  sum(ggx * dx) + sum(ggparams * dparams)  with respect to grad, x and the parameters.  ggparams NULL: zero. */
+SPECTRALOPS_API int spectralops_activation_double_backward(const void* ggx, const void* ggparams, const void* grad, const void* x,
+                                                           const void* params, void* dgrad, void* dx, void* dparams,
+                                                           void* workspace, int64_t workspace_bytes, int64_t outer,
+                                                           int64_t channels, int64_t inner, int32_t count, int32_t function,
+                                                           int32_t dtype, int32_t device, int32_t threads, void* stream);
+
+/* ---- poly_norm: y = sum_{i=1..degree} w_i norm(x^i) + b over rows, norm(u) = u / sqrt(mean u^2 + eps) ----------------
+ * x, grad, ...: (rows, dim) contiguous.  weight, dweight, ggweight: (degree,), bias and the like (1,), in the compute type.  CPU only. */
+SPECTRALOPS_API int spectralops_poly_norm_forward(const void* x, const void* weight, const void* bias, void* y, int64_t rows,
+                                                  int64_t dim, int32_t degree, double eps, int32_t dtype, int32_t device,
+                                                  int32_t threads, void* stream);
+SPECTRALOPS_API int64_t spectralops_poly_norm_workspace(int64_t rows, int64_t dim, int32_t degree, int32_t dtype, int32_t device);
+SPECTRALOPS_API int spectralops_poly_norm_backward(const void* grad, const void* x, const void* weight, void* dx, void* dweight,
+                                                   void* dbias, void* workspace, int64_t workspace_bytes, int64_t rows, int64_t dim,
+                                                   int32_t degree, double eps, int32_t dtype, int32_t device, int32_t threads,
+                                                   void* stream);
+/* The gradient of  sum(ggx * dx) + sum(ggweight * dweight) + ggbias dbias  with respect to grad, x and weight. */
+SPECTRALOPS_API int spectralops_poly_norm_double_backward(const void* ggx, const void* ggweight, const void* ggbias, const void* grad,
+                                                          const void* x, const void* weight, void* dgrad, void* dx, void* dweight,
+                                                          void* workspace, int64_t workspace_bytes, int64_t rows, int64_t dim,
+                                                          int32_t degree, double eps, int32_t dtype, int32_t device,
+                                                          int32_t threads, void* stream);
+
+/* ---- fan: y = [cos h, sin h, gelu(e)], h (rows, p), e (rows, q), y and grad (rows, 2 p + q), all contiguous; p or q may be 0.  CPU only. */
+SPECTRALOPS_API int spectralops_fan_forward(const void* h, const void* e, void* y, int64_t rows, int64_t p, int64_t q, int32_t dtype,
+                                            int32_t device, int32_t threads, void* stream);
+SPECTRALOPS_API int spectralops_fan_backward(const void* grad, const void* h, const void* e, void* dh, void* de, int64_t rows,
+                                             int64_t p, int64_t q, int32_t dtype, int32_t device, int32_t threads, void* stream);
+/* The gradient of  sum(ggh * dh) + sum(gge * de)  with respect to grad, h and e. */
+SPECTRALOPS_API int spectralops_fan_double_backward(const void* ggh, const void* gge, const void* grad, const void* h, const void* e,
+                                                    void* dgrad, void* dh, void* de, int64_t rows, int64_t p, int64_t q,
+                                                    int32_t dtype, int32_t device, int32_t threads, void* stream);
 
 /* ---- kan_linear: y_no = sum_{i,k} c_oik B_k(x_ni) u_ni + sum_i w_oi sigma(x_ni) u_ni + bias_o ---------------------------
  * B_k and sigma stand for their m-th derivatives, m <= 4.  x, u (rows, inputs), grad (rows, outputs): unit stride in a row, row strides in

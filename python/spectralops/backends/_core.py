@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .._loader import core
 from .._ops import FORMATS
+from ..ops.activations_reference import WIRE, WIRE_COMPLEX
 
 DTYPES = {
     torch.float32: 0,
@@ -23,7 +24,7 @@ DTYPES = {
     torch.int32: 4,
     torch.int64: 5,
 }
-MAX_DEGREE = 32  # of the general rational kernels
+MAX_DEGREE = 32  # of the general rational and polynomial kernels
 FORMAT_CODES = {name: code for code, name in enumerate(FORMATS)}
 
 
@@ -64,19 +65,30 @@ DEFAULT_SHARED = 48 * 1024  # bytes any GPU gives a block without being asked
 
 # The position of x among the arguments of a backend function; the rational coefficients follow it.
 _X = {"rational_backward": 1, "rational_double_backward": 4}
+# That of the parameters of an activation, or of poly_norm's weight.
+_TABLE = {
+    "activation_forward": 1,
+    "activation_backward": 2,
+    "activation_double_backward": 4,
+    "poly_norm_forward": 1,
+    "poly_norm_backward": 2,
+    "poly_norm_double_backward": 5,
+}
 
 
 def unsupported(function: str, *args) -> str | None:
     """Why the core has no kernel for this call, or None."""
     if function.startswith("kan"):
         return _kan_unsupported(function, *args)
-    if function.startswith(("activation", "poly_norm", "fan")):
-        return f"no kernel for {function}"
+    if function.startswith(("activation", "poly_norm", "fan")) and args[0].device.type != "cpu":
+        return f"no CUDA C++ kernel for {function}"
     at = _X.get(function, 0)
     if args[at].dtype not in DTYPES:
         return f"no kernel for {args[at].dtype}"
     if function.startswith("rational") and max(args[at + 1].shape[1] - 1, args[at + 2].shape[1]) > MAX_DEGREE:
         return f"degrees above {MAX_DEGREE}"
+    if function in _TABLE and args[_TABLE[function]].shape[0] > MAX_DEGREE + 1:
+        return f"more than {MAX_DEGREE + 1} parameters"
     return None
 
 
@@ -259,6 +271,107 @@ def srht(where, x, signs, rows, base, scale):
         _pointer(work), size, code, *place,
     )  # fmt: skip
     return y
+
+
+# ---- activations, poly_norm, fan: on a CPU only ----------------------------------------------------------------------
+
+
+def _activation_sizes(x, params, function) -> tuple[int, ...]:
+    """outer, channels, inner, count, function, dtype."""
+    count, channels = params.shape
+    shape = x.shape[:3] if channels != 1 else (1, 1, x.numel() // (2 if function == WIRE_COMPLEX else 1))
+    return *shape, count, function, DTYPES[x.dtype]
+
+
+def activation_forward(where, x, params, function):
+    y = torch.empty((*x.shape, 2) if function == WIRE else x.shape, dtype=x.dtype, device=x.device)
+    core().activation_forward(
+        x.data_ptr(), params.data_ptr(), y.data_ptr(), *_activation_sizes(x, params, function), *where(x)
+    )
+    return y
+
+
+def _activation_outputs(where, x, params, function, need_params):
+    """dx, dparams, workspace, then the arguments that name them: dx, dparams, workspace, its size, sizes, place."""
+    place, sizes, dx = where(x), _activation_sizes(x, params, function), torch.empty_like(x)
+    dparams = torch.empty_like(params) if need_params else None
+    work = _workspace(core().activation_workspace(*sizes, place[0]) if need_params else 0, x.device)
+    space = _pointer(work), 0 if work is None else work.numel()
+    return dx, dparams, work, (dx.data_ptr(), _pointer(dparams), *space, *sizes, *place)
+
+
+def activation_backward(where, grad, x, params, function, need_params):
+    dx, dparams, _work, rest = _activation_outputs(where, x, params, function, need_params)
+    core().activation_backward(grad.data_ptr(), x.data_ptr(), params.data_ptr(), *rest)
+    return dx, dparams
+
+
+def activation_double_backward(where, ggx, ggparams, grad, x, params, function, need_params):
+    dx, dparams, _work, rest = _activation_outputs(where, x, params, function, need_params)
+    dgrad = torch.empty_like(grad)
+    core().activation_double_backward(
+        ggx.data_ptr(), _pointer(ggparams), grad.data_ptr(), x.data_ptr(), params.data_ptr(), dgrad.data_ptr(), *rest
+    )
+    return dgrad, dx, dparams
+
+
+def poly_norm_forward(where, x, weight, bias, eps):
+    y = torch.empty_like(x)
+    core().poly_norm_forward(
+        x.data_ptr(), weight.data_ptr(), bias.data_ptr(), y.data_ptr(), *x.shape, weight.shape[0], eps, DTYPES[x.dtype], *where(x)
+    )
+    return y
+
+
+def _poly_norm_outputs(where, x, weight, eps):
+    """dx, dweight, workspace, then its arguments and the last ones: workspace, its size, sizes, eps, dtype, place."""
+    place, code, sizes = where(x), DTYPES[x.dtype], (*x.shape, weight.shape[0])
+    work = _workspace(core().poly_norm_workspace(*sizes, code, place[0]), x.device)
+    space = _pointer(work), 0 if work is None else work.numel()
+    return torch.empty_like(x), torch.empty_like(weight), work, (*space, *sizes, eps, code, *place)
+
+
+def poly_norm_backward(where, grad, x, weight, eps):
+    dx, dweight, _work, rest = _poly_norm_outputs(where, x, weight, eps)
+    dbias = weight.new_empty(1)
+    core().poly_norm_backward(
+        grad.data_ptr(), x.data_ptr(), weight.data_ptr(), dx.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), *rest
+    )
+    return dx, dweight, dbias
+
+
+def poly_norm_double_backward(where, ggx, ggweight, ggbias, grad, x, weight, eps):
+    dx, dweight, _work, rest = _poly_norm_outputs(where, x, weight, eps)
+    dgrad = torch.empty_like(x)
+    core().poly_norm_double_backward(
+        ggx.data_ptr(), ggweight.data_ptr(), ggbias.data_ptr(), grad.data_ptr(), x.data_ptr(), weight.data_ptr(),
+        dgrad.data_ptr(), dx.data_ptr(), dweight.data_ptr(), *rest,
+    )  # fmt: skip
+    return dgrad, dx, dweight
+
+
+def _fan_rest(where, h, e) -> tuple[int, ...]:
+    return (*h.shape, e.shape[1], DTYPES[h.dtype], *where(h))
+
+
+def fan_forward(where, h, e):
+    y = torch.empty((h.shape[0], 2 * h.shape[1] + e.shape[1]), dtype=h.dtype, device=h.device)
+    core().fan_forward(h.data_ptr(), e.data_ptr(), y.data_ptr(), *_fan_rest(where, h, e))
+    return y
+
+
+def fan_backward(where, grad, h, e):
+    dh, de = torch.empty_like(h), torch.empty_like(e)
+    inputs = grad.data_ptr(), h.data_ptr(), e.data_ptr()
+    core().fan_backward(*inputs, dh.data_ptr(), de.data_ptr(), *_fan_rest(where, h, e))
+    return dh, de
+
+
+def fan_double_backward(where, ggh, gge, grad, h, e):
+    dgrad, dh, de = torch.empty_like(grad), torch.empty_like(h), torch.empty_like(e)
+    inputs = (t.data_ptr() for t in (ggh, gge, grad, h, e))
+    core().fan_double_backward(*inputs, dgrad.data_ptr(), dh.data_ptr(), de.data_ptr(), *_fan_rest(where, h, e))
+    return dgrad, dh, de
 
 
 def _kan(operation: int, where, x, u, outputs: int, code, base: int, m: int, first, middle, out) -> None:
