@@ -272,6 +272,8 @@ def kan_linear(
     Returns: (..., O), contiguous, x's dtype; computed in float32 (float64 for float64) and rounded once. On a GPU 16-bit data
         goes through tensor cores with 16-bit operands and float32 sums, float32 data through a three-way tf32 split.
         NaN and infinity go through the basis: NaN in x_i gives NaN in every output of its row (Haar's derivative is 0).
+        Splines are summed over the order + 1 functions that are not zero, so that a coefficient that is NaN or infinite reaches
+        the rows it belongs to; the plain formula multiplies it by the zeros of all others too.
 
     Derivatives: every order, in x, coeff, base_weight and bias, by the same three kernels at a higher order of the basis
         (orders above 4, and a basis with a learnable table, run as plain PyTorch, which materialises the basis).
