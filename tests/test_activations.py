@@ -368,3 +368,8 @@ def test_explain():
     text = so.explain("snake", X, 1.0)
     assert "activation_forward on cpu, float32" in text and "chosen automatically" in text
     assert math.prod(X.shape) == 24
+
+
+def test_fan_and_fourier_features_have_shapes_on_the_meta_device():
+    x, w = torch.randn(3, 4, device="meta"), torch.randn(2, 4, device="meta")
+    assert so.fan(x, w, w, w[:, 0]).shape == (3, 6) and so.fourier_features(x, w).is_meta

@@ -1,5 +1,7 @@
 """`kan_linear` through its public function: values, every derivative, vmap, compile, layouts, memory, bad input."""
 
+import copy
+
 import numpy as np
 import pytest
 import scipy.interpolate
@@ -215,6 +217,40 @@ def test_orders_beyond_the_kernels_run_as_plain_formulas():
     assert (y - exact).abs().max() < 1e-10 * exact.abs().max()
     with pytest.raises(RuntimeError, match="backend 'cpu' cannot run kan_forward"):
         so.kan_linear(x, c, basis, derivative=5, backend="cpu")
+
+
+def test_vmap_of_no_problems_is_empty():
+    c = torch.randn(2, 3, 8)
+    assert torch.vmap(lambda x: so.kan_linear(x, c, B.BSpline(5)))(torch.randn(0, 5, 3)).shape == (0, 5, 2)
+    w = torch.rand(2, 3) + 0.5
+    assert torch.vmap(lambda x: so.wavelet_linear(x, w, w, w))(torch.randn(0, 5, 3)).shape == (0, 5, 2)
+
+
+@pytest.mark.parametrize(
+    "make, start",
+    [
+        (lambda p: B.RBF(centres=p, width=0.5), torch.linspace(-1, 1, 5)),
+        (lambda p: B.RBF(centres=torch.linspace(-1, 1, 5), width=p), torch.full((5,), 0.5)),
+        (lambda p: B.RBF(5, width=p), torch.tensor(0.5)),
+        (lambda p: B.Gram(4, beta=p), torch.rand(4)),
+        (lambda p: B.ReLUPower(starts=p, ends=torch.full((5,), 2.0)), torch.linspace(-1, 0, 5)),
+        (lambda p: B.BSpline(order=2, knots=p), torch.linspace(-2, 2, 8)),
+    ],
+)
+@pytest.mark.parametrize("learnable", [True, False])
+def test_a_table_follows_the_callers_tensor_through_training_steps(make, start, learnable):
+    given = start.clone().requires_grad_(learnable)
+    basis = make(given)
+    x, c = torch.randn(9, 3), torch.randn(2, 3, 5, requires_grad=True)
+    for _ in range(2):
+        given.grad = None
+        so.kan_linear(x, c, basis).square().sum().backward()  # the graph of a table is that of one call
+        assert not learnable or given.grad.abs().sum() > 0
+        with torch.no_grad():
+            given += 0.05
+        assert torch.equal(so.kan_linear(x, c, basis), so.kan_linear(x, c, make(given)))
+    if learnable:  # as a model that holds the basis is copied
+        assert torch.equal(copy.deepcopy(basis)(x), basis(x))
 
 
 def test_learnable_tables_get_their_gradient_from_the_plain_formula():

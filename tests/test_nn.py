@@ -98,3 +98,13 @@ def test_bad_arguments_are_named_at_construction():
             HadamardRotation(arguments[0], block=(arguments[1:] or (None,))[0])
     with pytest.raises(ValueError, match="the last dimension of x must be 8"):
         HadamardRotation(8)(torch.ones(2, 16))
+
+
+def test_a_module_made_on_meta_leaves_no_meta_table_behind():
+    x = torch.randn(3, 8)
+    for make in (lambda: Rational(2, init="tanh"), lambda: so.nn.GRKAN(8, 8)):
+        with torch.device("meta"):
+            empty = make()
+        whole = make()
+        empty.to_empty(device="cpu").load_state_dict(whole.state_dict())
+        assert torch.equal(empty(x), whole(x))

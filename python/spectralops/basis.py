@@ -40,16 +40,25 @@ class Basis:
     family: int
     size: int
 
-    def __init__(self, size: int, *, a: int = 0, b: int = 0, c: int = 0, scalars=(), table: Tensor | None = None):
+    def __init__(self, size: int, *, a: int = 0, b: int = 0, c: int = 0, scalars=(), given: tuple[Tensor, ...] = ()):
         self.size = size
         self._numbers = (a, b, c)
         self._scalars = tuple(float(s) for s in scalars)
-        self._table = table
+        self._given = given  # the caller's tensors: they may change in place, so a table is made of them at every call
+        self._made = None if given else self._make_table()
         self._cached: dict[tuple, BasisCode] = {}
+
+    def _make_table(self) -> Tensor | None:
+        """The table, from the caller's tensors as they are now."""
+        return None
+
+    @property
+    def _table(self) -> Tensor | None:
+        return self._make_table() if self._given else self._made
 
     @property
     def differentiable(self) -> bool:
-        return self._table is not None and self._table.requires_grad
+        return any(t.requires_grad for t in self._given)
 
     def code(self, dtype: torch.dtype, device: torch.device | str) -> BasisCode:
         """The code for data of this dtype: its table in the compute dtype, on the device."""
@@ -61,14 +70,11 @@ class Basis:
         if table is not None:
             table = table.to(dtype=key[0], device=key[1]).contiguous()
         found = BasisCode(self.family, self.size, *self._numbers, self._scalars, table)
-        # A copy of a table is kept, a table used as it is may change, and one that is differentiated has a graph; what a
-        # tracer or inference mode made is of no use outside them
+        # What a tracer or inference mode made is of no use outside them
         passing = torch.compiler.is_compiling() or (table is not None and (type(table) is not Tensor or table.is_inference()))
-        if table is None or not (passing or table is self._table or self._given):
+        if table is None or not (passing or self._given):
             self._cached[key] = found
         return found
-
-    _given = False  # whether the table is the caller's tensor, which may be changed in place
 
     def __call__(self, x: Tensor) -> Tensor:
         """B_k(x): (..., I) -> (..., I, K) in x's dtype, computed in float32 (float64 for float64)."""
@@ -137,9 +143,9 @@ class BSpline(Basis):
             _check.tensor("knots", knots)
             if knots.dim() not in (1, 2) or knots.shape[-1] < order + 2:
                 raise ValueError(f"knots must be (T,) or (I, T) with T at least order + 2 = {order + 2}; got {_check.shape(knots)}")
-            self.family, self._given = kan_basis.SPLINE, True
+            self.family = kan_basis.SPLINE
             self.knots = knots
-            super().__init__(knots.shape[-1] - order - 1, **numbers, table=knots if knots.dim() == 2 else knots[None])
+            super().__init__(knots.shape[-1] - order - 1, **numbers, given=(knots,))
             return
         if grid_size is None:
             raise ValueError("BSpline takes grid_size or knots")
@@ -149,9 +155,12 @@ class BSpline(Basis):
         step = (self.high - self.low) / grid_size
         super().__init__(grid_size + order, **numbers, scalars=(self.low - order * step, step))
 
+    def _make_table(self):
+        return self._given[0].reshape(-1, self._given[0].shape[-1]) if self._given else None
+
     def check_inputs(self, inputs: int) -> None:
-        if self._table is not None and self._table.shape[0] not in (1, inputs):
-            raise ValueError(f"knots are for {self._table.shape[0]} inputs, x has {inputs}")
+        if self._given and self.knots.dim() == 2 and self.knots.shape[0] not in (1, inputs):
+            raise ValueError(f"knots are for {self.knots.shape[0]} inputs, x has {inputs}")
 
 
 class _Radial(Basis):
@@ -167,7 +176,6 @@ class _Radial(Basis):
                 raise ValueError(f"{type(self).__name__} takes num or centres")
             self.num = _positive("num", num)
             self.low, self.high = _interval(low, high)
-            centres = torch.linspace(self.low, self.high, num, dtype=torch.float64)
             spacing = (self.high - self.low) / max(num - 1, 1)
         else:
             if num is not None:
@@ -175,14 +183,25 @@ class _Radial(Basis):
             _check.tensor("centres", centres)
             if centres.dim() != 1 or len(centres) < 1 or width is None:
                 raise ValueError(f"centres must be (K,) and come with a width; got {_check.shape(centres)} and width {width!r}")
-            self.num, self._given, spacing = len(centres), True, None
+            self.num, spacing = len(centres), None
         width = spacing if width is None else width
-        if not isinstance(width, Tensor) and not (width > 0 and math.isfinite(width)):
+        if isinstance(width, Tensor):
+            if width.numel() != 1 and width.shape != (self.num,):
+                raise ValueError(f"width must have one element or shape (K,) = ({self.num},); got {_check.shape(width)}")
+        elif not (width > 0 and math.isfinite(width)):
             raise ValueError(f"width must be positive and finite; got {width}")
+        self._centres, self._width = centres, width
+        given = tuple(t for t in (centres, width) if isinstance(t, Tensor))
+        super().__init__(self.num, a=kan_basis.SHAPES.index(self.shape), given=given)
+
+    def _make_table(self):
+        centres = self._centres
+        if centres is None:
+            at = self._width.device if self._given else None
+            centres = torch.linspace(self.low, self.high, self.num, dtype=torch.float64, device=at)
         # float64 on the side, so that every compute dtype rounds once
-        inverse = 1 / torch.as_tensor(width, dtype=torch.float64, device=centres.device)
-        table = torch.stack([centres.to(torch.float64), inverse.expand(centres.shape)])
-        super().__init__(self.num, a=kan_basis.SHAPES.index(self.shape), table=table)
+        inverse = 1 / torch.as_tensor(self._width, dtype=torch.float64, device=centres.device)
+        return torch.stack([centres.to(torch.float64), inverse.reshape(-1).expand(centres.shape)])
 
 
 class RBF(_Radial):
@@ -233,15 +252,16 @@ class _Polynomial(Basis):
 
     family = kan_basis.POLYNOMIAL
 
-    def __init__(self, degree: int, *, squash: str | None = "tanh"):
+    def __init__(self, degree: int, *, squash: str | None = "tanh", given: tuple[Tensor, ...] = ()):
         self.degree = _positive("degree", degree, 0)
         if squash not in ("tanh", None):
             raise ValueError(f"squash must be 'tanh' or None; got {squash!r}")
         self.squash = squash
-        table = self._recurrence(degree)
-        if table.shape[1] < degree + 1:
-            table = torch.cat([table, table.new_zeros(3, degree + 1 - table.shape[1])], 1)
-        super().__init__(degree + 1, a=int(squash == "tanh"), table=table)
+        super().__init__(degree + 1, a=int(squash == "tanh"), given=given)
+
+    def _make_table(self):
+        table = self._recurrence(self.degree)
+        return torch.cat([table, table.new_zeros(3, 1)], 1)
 
     def _recurrence(self, degree: int) -> Tensor:
         """(3, degree): A, B, C in float64."""
@@ -303,8 +323,8 @@ class Gram(_Polynomial):
             _check.tensor("beta", beta)
             if beta.shape != (degree,):
                 raise ValueError(f"beta must have shape (degree,) = ({degree},); got {_check.shape(beta)}")
-        self.points, self._beta, self._given = points, beta, beta is not None
-        super().__init__(degree, squash=squash)
+        self.points = points
+        super().__init__(degree, squash=squash, given=() if beta is None else (beta,))
 
     def _coefficients(self, k):
         beta = k * k / (4 * k * k - 1) if k else 0.0
@@ -313,9 +333,9 @@ class Gram(_Polynomial):
         return 1.0, 0.0, beta
 
     def _recurrence(self, degree):
-        if self._beta is None:
+        if not self._given:
             return super()._recurrence(degree)
-        beta = self._beta
+        (beta,) = self._given
         return torch.stack([torch.ones_like(beta), torch.zeros_like(beta), beta])
 
 
@@ -354,24 +374,31 @@ class ReLUPower(Basis):
                 raise ValueError("ReLUPower takes grid_size, or starts and ends")
             self.grid_size, self.order = _positive("grid_size", grid_size), _positive("order", order, 0)
             self.low, self.high = _interval(low, high)
-            step = (self.high - self.low) / grid_size
-            starts = self.low + (torch.arange(grid_size + order, dtype=torch.float64) - order) * step
-            ends = starts + (order + 1) * step
+            size, given = grid_size + order, ()
         else:
             _check.tensor("starts", starts)
             _check.tensor("ends", ends)
             if starts.dim() != 1 or starts.shape != ends.shape:
                 raise ValueError(f"starts and ends must both be (K,); got {_check.shape(starts)} and {_check.shape(ends)}")
-            self._given = True
-        ends = ends.to(starts)
-        if combination != "power":
+            size, given = len(starts), (starts, ends)
+        self._scaling = scaling
+        super().__init__(size, a=kan_basis.COMBINATIONS.index(combination), b=power if combination == "power" else 1, given=given)
+
+    def _make_table(self):
+        if self._given:
+            starts, ends = self._given
+            ends = ends.to(starts)
+        else:
+            step = (self.high - self.low) / self.grid_size
+            starts = self.low + (torch.arange(self.size, dtype=torch.float64) - self.order) * step
+            ends = starts + (self.order + 1) * step
+        if self.combination != "power":
             r = torch.ones_like(starts)
-        elif scaling is not None:
-            r = torch.full_like(starts, float(scaling))
+        elif self._scaling is not None:
+            r = torch.full_like(starts, float(self._scaling))
         else:
             r = 4 / (ends - starts) ** 2
-        super().__init__(len(starts), a=kan_basis.COMBINATIONS.index(combination), b=power if combination == "power" else 1,
-                         table=torch.stack([starts, ends, r]))  # fmt: skip
+        return torch.stack([starts, ends, r])
 
 
 class Mix(Basis):

@@ -14,7 +14,7 @@ from .rational_init import evaluate
 @torch.no_grad()
 def mean_square(act: Rational) -> float:
     """E[F(x)^2] for x ~ N(0, 1), averaged over groups, of the function that this version really computes."""
-    x = torch.linspace(-12, 12, 4801, dtype=torch.float64)
+    x = torch.linspace(-12, 12, 4801, dtype=torch.float64, device="cpu")
     density = torch.exp(-0.5 * x * x) * (x[1] - x[0]) / math.sqrt(2 * math.pi)
     num, den = (t.detach().double().cpu() for t in (act.numerator, act.denominator))
     groups = max(len(num), len(den))

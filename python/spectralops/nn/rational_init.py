@@ -46,7 +46,7 @@ def fit(target: Callable[[Tensor], Tensor], degrees=(5, 4), version: str = "A") 
     m, n = degrees
     code = spec.VERSIONS.index(version)
     count = n + (code == spec.C)
-    x = torch.linspace(-RANGE, RANGE, POINTS, dtype=torch.float64)
+    x = torch.linspace(-RANGE, RANGE, POINTS, dtype=torch.float64, device="cpu")
     y = target(x)
     basis = x[:, None] ** torch.arange(m + 1, dtype=torch.float64)
 
@@ -69,7 +69,7 @@ def fit(target: Callable[[Tensor], Tensor], degrees=(5, 4), version: str = "A") 
             # own group)
             groups = p[None].expand(POINTS, -1)
             _, da, db = spec.backward(
-                torch.ones(1, POINTS, dtype=torch.float64), x[None], groups[:, : m + 1], groups[:, m + 1 :], code, 1
+                torch.ones(1, POINTS, dtype=torch.float64, device="cpu"), x[None], groups[:, : m + 1], groups[:, m + 1 :], code, 1
             )
             jacobian = torch.cat([da, db], 1)
             normal = jacobian.T @ jacobian
@@ -95,8 +95,9 @@ def _fitted(name: str, degrees: tuple[int, int], version: str) -> tuple[Tensor, 
 
     table = TABLES.get((name, degrees, version))
     if table is not None:
-        return tuple(torch.tensor(t, dtype=torch.float64) for t in table)
-    return fit(TARGETS[name], degrees, version)[:2]
+        return tuple(torch.tensor(t, dtype=torch.float64, device="cpu") for t in table)
+    with torch.device("cpu"):  # kept for all callers, wherever the first builds its modules
+        return fit(TARGETS[name], degrees, version)[:2]
 
 
 def rational_init(name: str = "gelu", *, degrees: tuple[int, int] = (5, 4), version: str = "A") -> tuple[Tensor, Tensor]:
@@ -126,7 +127,7 @@ def rational_init(name: str = "gelu", *, degrees: tuple[int, int] = (5, 4), vers
 
 def warn_if_fitted_for_b(numerator: Tensor, denominator: Tensor, where: str) -> None:
     """Warn where version-A coefficients are really an activation under version B."""
-    x = torch.linspace(-RANGE, RANGE, POINTS, dtype=torch.float64)
+    x = torch.linspace(-RANGE, RANGE, POINTS, dtype=torch.float64, device="cpu")
     for row in range(denominator.shape[0]):
         a, b = numerator[row % numerator.shape[0]], denominator[row]
         as_a, as_b = (evaluate(x, a.detach().cpu(), b.detach().cpu(), v) for v in "AB")

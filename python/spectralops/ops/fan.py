@@ -192,8 +192,11 @@ def _check_bias(name: str, bias: Tensor | None, weight_name: str, weight: Tensor
 
 def _project(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """In x's dtype, whatever autocast says."""
+    weight, bias = weight.to(rows.dtype), None if bias is None else bias.to(rows.dtype)
+    if rows.is_meta:  # a device that autocast does not know
+        return torch.nn.functional.linear(rows, weight, bias)
     with torch.autocast(rows.device.type, enabled=False):
-        return torch.nn.functional.linear(rows, weight.to(rows.dtype), None if bias is None else bias.to(rows.dtype))
+        return torch.nn.functional.linear(rows, weight, bias)
 
 
 def _features(h: Tensor, e: Tensor, backend: str | None) -> Tensor:

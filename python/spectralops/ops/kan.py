@@ -86,12 +86,12 @@ def _batched(op, row_args: tuple[int, ...], rows_out: bool):
         dims = tuple(in_dims) + (None,) * (len(args) - len(in_dims))
         is_batched = [isinstance(a, Tensor) and d is not None for a, d in zip(args, dims)]
         if rows_out and not any(b and i not in row_args for i, b in enumerate(is_batched)):
-            merged = list(args)
+            merged, rows = list(args), 0
             for i in row_args:
                 if args[i] is not None:
                     t = args[i].movedim(dims[i], 0) if is_batched[i] else args[i].expand(batch, *args[i].shape)
-                    merged[i] = t.flatten(0, 1)
-            return op(*merged).unflatten(0, (batch, -1)), 0
+                    merged[i], rows = t.flatten(0, 1), t.shape[1]
+            return op(*merged).unflatten(0, (batch, rows)), 0
         each = [op(*(a.select(d, i) if b else a for a, d, b in zip(args, dims, is_batched))) for i in range(batch)]
         if isinstance(each[0], Tensor):
             return torch.stack(each), 0

@@ -67,7 +67,8 @@ def _batched(op, rows_only: bool):
     def rule(info, in_dims, *args):
         dims = (*in_dims, *(None,) * (len(args) - len(in_dims)))
         if rows_only and all(d is None for d in dims[1:]):
-            return op(args[0].movedim(dims[0], 0).flatten(0, 1), *args[1:]).unflatten(0, (info.batch_size, -1)), 0
+            x = args[0].movedim(dims[0], 0)
+            return op(x.flatten(0, 1), *args[1:]).unflatten(0, x.shape[:2]), 0
         each = [op(*(a if d is None else a.select(d, i) for a, d in zip(args, dims))) for i in range(info.batch_size)]
         if isinstance(each[0], Tensor):
             return torch.stack(each), 0
