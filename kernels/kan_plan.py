@@ -170,7 +170,9 @@ def state_tiles(code, m: int) -> int:
 
 
 def tile_of(kernel: str, x, outputs: int, code, m: int, base: int) -> configs.KanTile:
-    """The row of the table, with fewer inputs and then fewer rows where the basis would not leave enough registers."""
+    """The row of the table, with fewer inputs and then fewer rows where the basis would not leave enough registers, and more
+    warps where the least tile is far from leaving them.
+    """
     kind = "narrow" if outputs <= configs.KAN_NARROW else "wide"
     tile = configs.KAN[kernel, kind, x.element_size()]
     words = COMPUTE[x.dtype].itemsize // 4
@@ -181,4 +183,5 @@ def tile_of(kernel: str, x, outputs: int, code, m: int, base: int) -> configs.Ka
             inputs //= 2
         else:
             rows //= 2
-    return tile._replace(inputs=inputs, rows=rows)
+    crowded = need * inputs * rows > 2 * tile.state * 32 * tile.warps
+    return tile._replace(inputs=inputs, rows=rows, warps=8 if crowded else tile.warps)

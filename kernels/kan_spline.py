@@ -35,7 +35,6 @@ def power(x, N: tl.constexpr):
     return r
 
 
-
 @triton.jit
 def locate(at, p_t, high, CLOSED: tl.constexpr, KNOTS: tl.constexpr):
     """The interval of `at` among non-decreasing knots: how many of them are not beyond it, less one, by bisection.
@@ -140,8 +139,6 @@ def spline_taps(
     one = tl.zeros_like(x) + 1.0
     if OUTSIDE == ZERO:
         one = tl.where(beyond, 0.0, one)
-    if ORDER == 0:
-        one = tl.where(at == at, one, 0.0)
     ORDERS: tl.constexpr = 1 if OUTSIDE == LINEAR and M == 0 else M  # the tangent needs the slope
     D: tl.constexpr = ORDERS if ORDERS < ORDER else ORDER
     if FAMILY == UNIFORM:
@@ -162,8 +159,6 @@ def spline_taps(
         rest = x * 0.0
     else:
         rest = at * 0.0
-    if ORDER == 0:
-        rest = tl.where(x == x, rest, 0.0)
     taps = (j - ORDER, rest)
     for r in tl.static_range(0, ORDER + 1):
         if M > ORDER:
@@ -172,12 +167,10 @@ def spline_taps(
             b = v[M * (ORDER + 1) + r] * FACTORIAL[M]
             if FAMILY == UNIFORM and M > 0:
                 b = b * power(by, M)
-            if M > 0 and M == ORDER:  # a constant, which has not met x
+            if M == ORDER:  # a constant, which has not met x
                 b = b + rest
         if OUTSIDE == LINEAR and M == 0 and ORDER > 0:
             b = b + tl.where(beyond, (x - at) * (v[ORDER + 1 + r] * by), 0.0)
-        if OUTSIDE == LINEAR and M == 0 and ORDER == 0:
-            b = b + rest
         if OUTSIDE != ZERO and (M > 1 or (M == 1 and OUTSIDE == CLAMP)):
             b = tl.where(beyond, 0.0, b)
         taps = taps + (b,)
