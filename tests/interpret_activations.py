@@ -3,11 +3,13 @@
 A process of its own, started by test_triton_interpret.run_worker, with the output that it reads.
 """
 
+import os
 import sys
 
 import interpret_worker
 
-CASES = {}
+EVERYTHING = os.environ.get("SPECTRALOPS_COMPILE_ALL") == "1"
+CASES, QUICK = {}, []  # the second: those that run without SPECTRALOPS_COMPILE_ALL=1
 SHAPES = {  # (outer, C, inner), channels of the parameters
     "shared": ((1, 1, 900), 1),
     "last": ((19, 70, 1), 70),
@@ -19,11 +21,13 @@ COUNTS = (1, 1, 0, 3, 4, 1, 2, 2)
 NAMES = ("snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "wire_complex")
 
 
-def case(*arguments):
+def case(*arguments, slow=()):
     def register(function):
-        for given in arguments:
+        for given in (*arguments, *slow):
             name = " ".join([function.__name__, *map(str, given)])
             CASES[name] = lambda function=function, given=given: function(*given)
+            if given not in slow:
+                QUICK.append(name)
         return function
 
     return register
@@ -86,9 +90,10 @@ def activation_problem(function, layout, dtype):
     return [(x, p, function), (g, x, p, function, True), (v, w, g, x, p, function, True)]
 
 
-@case(*((f, "shared", "float32") for f in range(8)), *((f, "narrow", "float32") for f in (0, 3, 4, 7)),
-      (1, "last", "float16"), (7, "last", "bfloat16"), (3, "last", "float64"), (2, "wide", "bfloat16"), (6, "wide", "float16"),
-      *((f, "wide", "float64") for f in (0, 2, 4, 6)), (0, "one", "float32"))  # fmt: skip
+@case(*((f, "shared", "float32") for f in range(8)), (7, "narrow", "float32"), (1, "last", "float16"), (2, "wide", "bfloat16"),
+      (0, "wide", "float64"), (0, "one", "float32"),
+      slow=(*((f, "narrow", "float32") for f in (0, 3, 4)), (7, "last", "bfloat16"), (3, "last", "float64"),
+            (6, "wide", "float16"), *((f, "wide", "float64") for f in (2, 4, 6))))  # fmt: skip
 def activation(function, layout, dtype):
     import torch
 
@@ -98,7 +103,7 @@ def activation(function, layout, dtype):
     dtype = getattr(torch, dtype)
     kernels = (k.activation_forward, k.activation_backward, k.activation_double_backward)
     reference = (spec.forward, spec.backward, spec.double_backward)
-    compare(kernels, reference, lambda: activation_problem(function, layout, dtype), dtype, 12)
+    compare(kernels, reference, lambda: activation_problem(function, layout, dtype), dtype, 12 if EVERYTHING else 6)
 
 
 @case((1,))
@@ -136,7 +141,13 @@ def activation_several_tiles_a_program():
 # ---- poly_norm -------------------------------------------------------------------------------------------------------
 
 
-@case(((5, 37), 3, "float32"), ((5, 37), 3, "bfloat16"), ((2, 2500), 2, "float32"), ((2, 2500), 2, "float16"), ((70, 16), 5, "float64"))
+@case(
+    ((5, 37), 3, "float32"),
+    ((5, 37), 3, "bfloat16"),
+    ((2, 2500), 2, "float32"),
+    ((2, 2500), 2, "float16"),
+    ((70, 16), 5, "float64"),
+)
 def poly_norm(shape, r, dtype):
     import torch
 

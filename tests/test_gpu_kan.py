@@ -3,6 +3,7 @@
 Needs torch, numpy and pytest alone, so that it runs on a machine without a network.
 """
 
+import kan_operands
 import pytest
 import torch
 
@@ -80,9 +81,19 @@ def derivatives(tensors, basis, backend, dtype=None, second=True, **more):
 NAMES = ("y", "dx", "dc", "dw", "db", "ddx", "ddc", "ddw", "dgrad")
 
 
-def operand_error(dtype):
-    """What rounding two operands of a product to 16 bits leaves in a long sum, relative: the root of the sum of squares."""
-    return 2.0 * torch.finfo(dtype).eps if dtype in (torch.float16, torch.bfloat16) else 0.0
+def hold(tally, tensors, basis, second, **more):
+    """Add every result to the tally, against the formulas with the operands of tensor cores; returns the results."""
+    with testing.poison():
+        got = derivatives(tensors, basis, "triton", second=second, **more)
+    exact = derivatives(tensors, basis, "reference", torch.float64, second)
+    if tensors[0].dtype == torch.float64:
+        plain = derivatives(tensors, basis, "reference", torch.float32, second)
+    else:
+        with kan_operands.in_place_of_the_kernels():
+            plain = derivatives(tensors, basis, "triton", second=second, **more)
+    for key, *each in zip(NAMES, got, plain, exact):
+        tally.add(key, *each)
+    return got
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -92,46 +103,31 @@ def test_to_the_second_derivative(name, dtype):
     second = name not in JUMPS
     for seed in range(4):
         tensors = problem(basis, dtype, seed=10 * seed)
-        with testing.poison():
-            got = derivatives(tensors, basis, "triton", second=second)
-        exact = derivatives(tensors, basis, "reference", torch.float64, second)
-        plain = derivatives(tensors, basis, "reference", torch.float32 if dtype == torch.float64 else None, second)
-        for key, a, p, e in zip(NAMES, got, plain, exact):
-            if operand_error(dtype):
-                error = testing.relative_error(a, e)
-                assert error <= 2 * testing.relative_error(p, e) + operand_error(dtype), f"{key}: {error:.3g}"
-            else:
-                tally.add(key, a, p, e)
+        got = hold(tally, tensors, basis, second)
         again = derivatives(tensors, basis, "triton", second=second)
         assert all(torch.equal(a, b) for a, b in zip(got, again)), "two runs differ"
-    if tally.errors:
-        tally.check()
+    tally.check()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 300, 17), (7, 5, 16), (1000, 33, 40), (5000, 64, 64), (257, 129, 300)])
 def test_sizes(sizes, dtype):
     for basis in (B.BSpline(5, 3), B.RBF(3), B.Legendre(9)):
-        tensors = problem(basis, dtype, *sizes)
-        got = derivatives(tensors, basis, "triton", second=False)
-        exact = derivatives(tensors, basis, "reference", torch.float64, second=False)
-        plain = derivatives(tensors, basis, "reference", torch.float32 if dtype == torch.float64 else None, second=False)
-        for key, a, p, e in zip(NAMES, got, plain, exact):
-            error, unit = testing.relative_error(a, e), torch.finfo(a.dtype).eps
-            assert error <= 2 * testing.relative_error(p, e) + unit + 4 * operand_error(dtype), f"{key}: {error:.3g}"
+        tally = testing.Tally()
+        for seed in range(16 if sizes[0] < 10 else 2):  # a result of few elements is a matter of luck in one draw
+            hold(tally, problem(basis, dtype, *sizes, seed=10 * seed), basis, second=False)
+        tally.check()
 
 
+@pytest.mark.parametrize("precision", ["highest", "high"])
 @pytest.mark.parametrize("name", ["cubic", "rbf", "chebyshev", "fourier"])
-def test_high_precision_is_tf32(name):
-    """One tf32 product for each: its error is tf32's, no more; the default's is float32's."""
-    basis = BASES[name]()
-    tensors = problem(basis, torch.float32, rows=512, inputs=64)
-    exact = derivatives(tensors, basis, "reference", torch.float64, second=False)
-    errors = {}
-    for precision in ("highest", "high"):
-        got = derivatives(tensors, basis, "triton", second=False, precision=precision)
-        errors[precision] = max(testing.relative_error(a, e) for a, e in zip(got, exact))
-    assert errors["high"] <= 2**-9 and errors["highest"] <= 2**-18
+def test_precisions_of_float32(name, precision):
+    """One tf32 product for each under "high", with tf32's error and no more; the default's is that of three."""
+    basis, tally = BASES[name](), testing.Tally()
+    for seed in range(4):
+        tensors = problem(basis, torch.float32, rows=512, inputs=64, seed=10 * seed)
+        hold(tally, tensors, basis, second=False, precision=precision)
+    tally.check()
 
 
 def test_derivatives_of_the_basis():

@@ -1,4 +1,8 @@
-"""The activations, poly_norm and fan in Triton: run by its interpreter on the CPU, and compiled for GPUs that are not here."""
+"""The activations, poly_norm and fan in Triton: run by its interpreter on the CPU, and compiled for GPUs that are not here.
+
+By default the double backward passes, which hold most, for sm_90 and a few for the other targets, and a part of the
+interpreter's cases; SPECTRALOPS_COMPILE_ALL=1 compiles and runs everything.
+"""
 
 import os
 import re
@@ -35,7 +39,7 @@ def results(request):
 
 
 @interpreting.pytestmark
-@pytest.mark.parametrize("case", interpret_activations.CASES)
+@pytest.mark.parametrize("case", interpret_activations.CASES if EVERYTHING else interpret_activations.QUICK)
 def test_in_the_interpreter(case, results):
     if results[case] is not None:
         pytest.fail(results[case], pytrace=False)
@@ -87,29 +91,32 @@ def plans():
             call = activation_call(kernel, 0, layout, OF_SIZE[size])
             found[f"activation snake {kernel} {layout} {size}"] = (call, wide, size == 2 and layout == "narrow")
     for kernel, size in configs.ACTIVATION_PAIRS:
-        found[f"activation wire_complex {kernel} {size}"] = (activation_call(kernel, 7, "narrow", OF_SIZE[size]), False, size == 2)
+        call = activation_call(kernel, 7, "narrow", OF_SIZE[size])
+        found[f"activation wire_complex {kernel} {size}"] = (call, False, size == 2)
     for function in range(1, 8):
         for kernel in KERNELS if function != 5 else KERNELS[:1]:
             call = activation_call(kernel, function, "narrow", torch.float32)
             found[f"activation {interpret_activations.NAMES[function]} {kernel}"] = (call, function != 6, False)
-    found["activation poly_relu of degree 15"] = (activation_call("double_backward", 4, "shared", torch.bfloat16, 16), False, False)
+    call = activation_call("double_backward", 4, "shared", torch.bfloat16, 16)
+    found["activation poly_relu double_backward of degree 15"] = (call, False, False)
     for (kernel, size), tile in configs.POLY_NORM.items():
         for n in (512, 32768):
-            found[f"poly_norm {kernel} {n} {size}"] = (
-                poly_norm_call(kernel, n, 3, OF_SIZE[size]), tile.elements // (32 * tile.warps) * size >= 16, size == 2 and n == 512)  # fmt: skip
+            wide = tile.elements // (32 * tile.warps) * size >= 16
+            found[f"poly_norm {kernel} {n} {size}"] = (poly_norm_call(kernel, n, 3, OF_SIZE[size]), wide, size == 2 and n == 512)
     for kernel in KERNELS:
-        found[f"poly_norm {kernel} of degree 8"] = (poly_norm_call(kernel, 1024, configs.POLY_NORM_MAX_DEGREE, torch.float32), True, False)
+        call = poly_norm_call(kernel, 1024, configs.POLY_NORM_MAX_DEGREE, torch.float32)
+        found[f"poly_norm {kernel} of degree 8"] = (call, True, False)
     for (kernel, size), tile in configs.FAN.items():
         found[f"fan {kernel} {size}"] = (fan_call(kernel, OF_SIZE[size]), tile.vector * size == 16, size == 4)
     return found
 
 
-PLANS = plans()
+PLANS, SUMS = plans(), "activation snake backward shared 4"  # the second: where the kernel that adds partial sums is compiled
 COMPILED = [
     pytest.param(name, target, id=f"{target}-{name}")
     for name, (_, _, small) in PLANS.items()
     for target in TARGETS
-    if EVERYTHING or target == "sm_90" or small
+    if EVERYTHING or "double_backward" in name and (small or target == "sm_90") or (name, target) == (SUMS, "sm_90")
 ]
 
 
@@ -144,7 +151,7 @@ def test_compiles_without_spilling(name, target):
         call()
     assert launches
     for planned in launches:
-        if planned.kernel is activations.reduce_kernel and "snake backward shared 4" not in name:
+        if planned.kernel is activations.reduce_kernel and name != SUMS:
             continue
         compiled = common.compile_ahead(planned, gpu)
         assert compiled.metadata.shared <= shared_limit
@@ -155,7 +162,6 @@ def test_compiles_without_spilling(name, target):
 
 
 def test_the_worker_is_a_script_of_its_own():
-    done = subprocess.run(
-        [sys.executable, interpret_activations.__file__, "nothing"], capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"}
-    )
+    command, env = [sys.executable, interpret_activations.__file__, "nothing"], {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert "BEGIN nothing" in done.stdout and done.returncode != 0
