@@ -71,6 +71,9 @@ def test_peak_memory_counts_what_is_held_at_once():
 def test_registry():
     ops = {"rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "snake", "sine", "poly_norm", "wavelet_linear"}
     assert {c.op for c in CASES} == ops
+    assert {c.name.split(",")[0] for c in find(["kan"], "cpu", "50/3")} == {"kan B-spline 50/3"}
+    with pytest.raises(ValueError, match="no case of kan on cpu has 'nothing'"):
+        find(["kan"], "cpu", "nothing")
     assert len({c.name for c in CASES}) == len(CASES)
     assert all({"ours", "eager", "floor"} <= set(c.contenders) for c in CASES)
     assert {c.op for c in find(["hadamard"], "cpu")} == {"hadamard_transform", "hadamard_quantize"}

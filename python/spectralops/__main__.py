@@ -17,8 +17,8 @@ def _profile(options) -> int:
     modes = []
     result = {"machine": run.machine(), "modes": modes}
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    run.find(options.ops, device)  # a wrong name fails before anything runs
-    settings = dict(seconds=options.seconds, compiled=not options.no_compile)
+    run.find(options.ops, device, options.match)  # a wrong name fails before anything runs
+    settings = dict(match=options.match, seconds=options.seconds, compiled=not options.no_compile)
     if device == "cpu":
         for kept, label in ((False, "CPU, default allocator"), (True, "CPU, pages kept")):
             modes.append({"allocator": label, **run.run_in_child(options.ops, kept, **settings)})
@@ -75,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     p = commands.add_parser("profile", help="time operations against eager, torch.compile and the machine's limit")
     p.add_argument("ops", nargs="*", metavar="OP", help="rational, hadamard, ...; all by default")
     p.add_argument("--device", choices=("cpu", "cuda"), help="the GPU if there is one")
+    p.add_argument("--match", default="", metavar="TEXT", help="only cases whose name holds it")
     p.add_argument("--seconds", type=float, default=2.0, help="of measuring for each case")
     p.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     p.add_argument("--out", type=Path, help="folder for profile.json, profile.csv and profile.txt")

@@ -63,13 +63,16 @@ class Case:
 CASES: list[Case] = []
 
 
-def find(ops: list[str] | None, device: str) -> list[Case]:
-    """Cases of the named operations (a prefix is enough: "hadamard"), all without names."""
+def find(ops: list[str] | None, device: str, match: str = "") -> list[Case]:
+    """Cases of the named operations (a prefix is enough: "hadamard"), all without names, whose own name holds `match`."""
     known = {c.op for c in CASES}
     for name in ops or ():
         if not any(op.startswith(name) for op in known):
             raise ValueError(f"op must be one of {', '.join(sorted(known))} or a prefix of one; got {name!r}")
-    return [c for c in CASES if device in c.devices and (not ops or any(c.op.startswith(name) for name in ops))]
+    found = [c for c in CASES if device in c.devices and (not ops or any(c.op.startswith(name) for name in ops)) and match in c.name]
+    if match and not found:
+        raise ValueError(f"match: no case of {', '.join(ops or known)} on {device} has {match!r} in its name")
+    return found
 
 
 # ---- rational ------------------------------------------------------------------------------------------------------

@@ -180,9 +180,9 @@ def overhead() -> dict:
     return {"import_seconds": sorted(imports)[1], "call_seconds": each["call"], "kernel_seconds": each["kernel"]}
 
 
-def run(ops: list[str] | None, device: str, *, seconds: float = 2.0, compiled: bool = True, progress=None) -> list[dict]:
+def run(ops: list[str] | None, device: str, *, match: str = "", seconds: float = 2.0, compiled: bool = True, progress=None) -> list[dict]:
     rows = []
-    chosen = find(ops, device)
+    chosen = find(ops, device, match)
     for i, case in enumerate(chosen):
         if progress:
             progress(i, len(chosen), case.name)
@@ -190,9 +190,9 @@ def run(ops: list[str] | None, device: str, *, seconds: float = 2.0, compiled: b
     return rows
 
 
-def run_in_child(ops: list[str] | None, pages_kept: bool, *, seconds: float, compiled: bool) -> dict:
+def run_in_child(ops: list[str] | None, pages_kept: bool, *, match: str = "", seconds: float, compiled: bool) -> dict:
     """The same in a process of its own, whose allocator is told to keep its pages or left alone."""
-    command = [sys.executable, "-m", "spectralops.profile.run", json.dumps({"ops": ops, "seconds": seconds, "compiled": compiled})]
+    command = [sys.executable, "-m", "spectralops.profile.run", json.dumps({"ops": ops, "match": match, "seconds": seconds, "compiled": compiled})]
     env = {k: v for k, v in os.environ.items() if k not in PAGES_KEPT}
     if pages_kept:
         env.update(PAGES_KEPT)
@@ -206,7 +206,7 @@ def _child() -> None:
     from .report import progress
 
     task = json.loads(sys.argv[1])
-    rows = run(task["ops"], "cpu", seconds=task["seconds"], compiled=task["compiled"], progress=progress)
+    rows = run(task.pop("ops"), "cpu", **task, progress=progress)
     print(json.dumps({"rows": rows, "overhead": overhead()}))
 
 
