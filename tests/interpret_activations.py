@@ -93,7 +93,8 @@ def activation_problem(function, layout, dtype):
 @case(*((f, "shared", "float32") for f in range(7)), (7, "narrow", "float32"), (1, "last", "float16"),
       (2, "wide", "bfloat16"), (0, "wide", "float64"), (0, "one", "float32"),
       slow=((7, "shared", "float32"), *((f, "narrow", "float32") for f in (0, 3, 4)),
-            (7, "last", "bfloat16"), (3, "last", "float64"), (6, "wide", "float16"), *((f, "wide", "float64") for f in (2, 4, 6))))  # fmt: skip
+            (7, "last", "bfloat16"), (3, "last", "float64"), (6, "wide", "float16"),
+            *((f, "wide", "float64") for f in (2, 4, 6))))  # fmt: skip
 def activation(function, layout, dtype, draws=12 if EVERYTHING else 6):
     import torch
 
