@@ -208,7 +208,7 @@ KAN = {
     ("dx", "narrow", 2): KanTile(128, 64, 32, 8, 3, 72),
     ("dx", "narrow", 4): KanTile(64, 64, 32, 4, 2, 64),
     ("dx", "narrow", 8): KanTile(32, 32, 16, 4, 2, 64),
-    ("dcoeff", "wide", 2): KanTile(16, 64, 64, 8, 3, 72, 4),
+    ("dcoeff", "wide", 2): KanTile(16, 64, 64, 8, 3, 60, 4),
     ("dcoeff", "wide", 4): KanTile(16, 64, 64, 8, 2, 72, 2),
     ("dcoeff", "wide", 8): KanTile(16, 32, 32, 4, 2, 64, 2),
     ("dcoeff", "narrow", 2): KanTile(16, 64, 32, 4, 3, 72, 4),
