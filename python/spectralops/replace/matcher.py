@@ -76,7 +76,8 @@ class Matcher:
 
     def claims(self, module: nn.Module) -> bool:
         """Whether the module is one of ours, perhaps subclassed, parametrized or scripted."""
-        if type(module).__module__.partition(".")[0] == "spectralops":
+        package = type(module).__module__.split(".")[:2]
+        if package[0] == "spectralops" and package[1:] != ["demo"]:  # the demo writes down published modules
             return False  # nn.KANLinear is not efficient-kan's
         if any(class_name(base) in self.classes for base in type(module).__mro__):
             return True
