@@ -12,7 +12,7 @@ SO_SIMD void rows_times_panel(const C* features, i64 stride, i64 depth, const C*
   constexpr int L = lanes<C>;
   vec<C> s[R][V];
   SO_EACH for (int r = 0; r < R; ++r)
-    SO_EACH for (int v = 0; v < V; ++v) s[r][v] = load(sums + r * sums_stride + v * L);
+    SO_EACH for (int v = 0; v < V; ++v) s[r][v] = vec<C>{};  // a short chain of its own rounds less than one over all
   for (i64 d = 0; d < depth; ++d) {
     vec<C> p[V];
     SO_EACH for (int v = 0; v < V; ++v) p[v] = load(panel + v * L);
@@ -23,7 +23,10 @@ SO_SIMD void rows_times_panel(const C* features, i64 stride, i64 depth, const C*
     features += stride, panel += V * L;
   }
   SO_EACH for (int r = 0; r < R; ++r)
-    SO_EACH for (int v = 0; v < V; ++v) store(sums + r * sums_stride + v * L, s[r][v]);
+    SO_EACH for (int v = 0; v < V; ++v) {
+      C* to = sums + r * sums_stride + v * L;
+      store(to, load(to) + s[r][v]);
+    }
 }
 
 template <typename C, int V>

@@ -20,7 +20,7 @@ __attribute__((noinline)) void forward_slab(const KanJob& job, i64 rows, i64 inp
   const i64 live = taps + base, stride = job.row_block, input_size = job.slots * row_size, base_row = job.size * row_size;
   for (i64 r = 0; r < rows; ++r, sums += job.padded) {
     vec<C> s[V];
-    SO_VECTORS for (int v = 0; v < V; ++v) s[v] = load(sums + v * L);
+    SO_VECTORS for (int v = 0; v < V; ++v) s[v] = vec<C>{};  // a short chain of its own rounds less than one over all inputs
     const C *f = features + r, *input = slab;
     const int* at = index + r;
     for (i64 i = 0; i < inputs; ++i, f += live * stride, input += input_size, at += stride) {
@@ -35,7 +35,7 @@ __attribute__((noinline)) void forward_slab(const KanJob& job, i64 rows, i64 inp
         SO_VECTORS for (int v = 0; v < V; ++v) s[v] = mul_add(b, load(c + v * L), s[v]);
       }
     }
-    SO_VECTORS for (int v = 0; v < V; ++v) store(sums + v * L, s[v]);
+    SO_VECTORS for (int v = 0; v < V; ++v) store(sums + v * L, load(sums + v * L) + s[v]);
   }
 }
 
