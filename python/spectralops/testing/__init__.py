@@ -42,8 +42,6 @@ def assert_within(got: Tensor, reference: Tensor, exact: Tensor, *, factor: floa
     """
     error, allowed = relative_error(got, exact), factor * relative_error(reference, exact)
     floor = torch.finfo(got.dtype).eps if got.dtype.is_floating_point else 0.0
-    if got.dtype == torch.float64:  # as narrow as the truth, which is rounded too
-        floor *= 2
     if not error <= max(allowed, floor):
         raise AssertionError(f"{what}: relative L2 error {error:.3g}, allowed {factor:g} x the reference's {allowed / factor:.3g}")
     return error
