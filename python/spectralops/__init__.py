@@ -7,9 +7,11 @@ from . import basis
 from .backends import explain
 from .ops.activations import cauchy, poly_relu, sine, snake, spder, square_wave, wire
 from .ops.fan import fan, fourier_features
+from .ops.fft_conv import fft_conv, stu_conv
 from .ops.hadamard import hadamard_transform, srht
 from .ops.hadamard_quantize import hadamard_quantize
 from .ops.kan import kan_linear
+from .ops.kernel_spectrum import KernelSpectrum
 from .ops.mittag_leffler import mittag_leffler
 from .ops.poly_norm import poly_norm
 from .ops.rational import rational
@@ -18,11 +20,11 @@ from .replace import replace
 
 __version__ = "0.1.0"
 OPS = (  # the names that explain and profile take
-    "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
+    "fft_conv", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
 )  # fmt: skip
 
-__all__ = [*OPS, "basis", "explain", "replace", "nn", "testing", "OPS"]
+__all__ = [*OPS, "KernelSpectrum", "stu_conv", "basis", "explain", "replace", "nn", "testing", "OPS"]
 
 
 def __getattr__(name: str):

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .ops.fft_conv_reference import new_like_u, new_like_y
+
 _library = torch.library.Library("spectralops", "DEF")
 
 # name -> torch dtype of (q, scales) and the values that one element of q holds
@@ -231,3 +233,30 @@ def _(ggh, gge, grad, h, e, backend=None):
 @_define("mittag_leffler(Tensor x, float alpha, float beta, int m) -> Tensor")
 def _(x, alpha, beta, m):
     return x.new_empty(x.shape)
+
+
+@_define(
+    "fft_conv(Tensor u, Tensor kernel, Tensor? skip, Tensor? gate_in, Tensor? gate_out, Tensor? mask, Tensor? cu_seqlens,"
+    " SymInt lag0, SymInt grid, str activation, str precision, bool blh, SymInt length, str? backend=None) -> Tensor"
+)
+def _(u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, lag0, grid, activation, precision, blh, length, backend=None):
+    return new_like_y(u, kernel.shape[1], blh)
+
+
+@_define(
+    "fft_conv_backward(Tensor grad, Tensor? u, Tensor? kernel, Tensor? skip, Tensor? gate_in, Tensor? gate_out, Tensor? mask,"
+    " Tensor? cu_seqlens, SymInt[] kernel_shape, SymInt lag0, SymInt grid, str activation, str precision, bool blh,"
+    " SymInt length, bool[] needs, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+def _(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, kernel_shape, lag0, grid, activation, precision, blh, length,
+      needs, backend=None):  # fmt: skip
+    rows, dtype = grad[:, 0], torch.float64 if grad.dtype == torch.float64 else torch.float32
+    makers = (
+        lambda: new_like_u(rows, blh),
+        lambda: grad.new_empty((*kernel_shape, 2) if grid else tuple(kernel_shape), dtype=dtype),
+        lambda: grad.new_empty(grad.shape[1:3], dtype=dtype),
+        lambda: new_like_u(rows, blh),
+        lambda: new_like_y(rows, grad.shape[1], blh),
+        lambda: mask.new_empty(mask.shape),
+    )
+    return tuple(make() if need else grad.new_empty(0) for make, need in zip(makers, needs))

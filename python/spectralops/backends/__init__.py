@@ -24,7 +24,12 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     fan_forward(h (N, p), e (N, q))                                                                -> y (N, 2 p + q)
     fan_backward(grad, h, e)                                                                       -> dh, de
     fan_double_backward(ggh, gge, grad, h, e)                                                      -> dgrad, dh, de
+    fft_conv(u (B, H, L), kernel (S, F, G, K) or spectrum, skip, gate_in, gate_out, mask, cu_seqlens, call)   -> y (B, F, H, L)
+    fft_conv_backward(grad (B, F, H, L), u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, kernel_shape, call, needs)
+                                                            -> du, dkernel, dskip, dgate_in, dgate_out, dmask, None where not needed
 
+Of fft_conv (shapes and formulas in ops/fft_conv_reference.py) u, the gates and grad may have any strides; kernel, skip and mask are
+contiguous and in the compute dtype; y, du and the gates' gradients are contiguous in the layout call.blh says (new_like_y, new_like_u).
 Of the activations (codes and formulas in ops/activations_reference.py) everything is contiguous; x of WIRE_COMPLEX, and y and
 grad of both WIRE functions, have a trailing 2; params, ggparams and dparams are in the compute dtype. need_params False, or
 ggparams None, spares the sums, or the terms, of the parameters. poly_norm (ops/poly_norm.py) and fan (ops/fan.py, p or q may be 0)

@@ -9,6 +9,8 @@ from ..ops.activations_reference import forward as activation_forward
 from ..ops.fan import reference_backward as fan_backward
 from ..ops.fan import reference_double_backward as fan_double_backward
 from ..ops.fan import reference_forward as fan_forward
+from ..ops.fft_conv_reference import backward as fft_conv_backward
+from ..ops.fft_conv_reference import forward as fft_conv
 from ..ops.hadamard_reference import hadamard_quantize, srht
 from ..ops.poly_norm import reference_backward as poly_norm_backward
 from ..ops.poly_norm import reference_double_backward as poly_norm_double_backward
@@ -27,6 +29,8 @@ __all__ = [
     "fan_backward",
     "fan_double_backward",
     "fan_forward",
+    "fft_conv",
+    "fft_conv_backward",
     "hadamard",
     "hadamard_quantize",
     "kan_dcoeff",
