@@ -136,6 +136,9 @@ py::dict load(const std::string& path) {
   SO_OPERATION(kan_forward);
   SO_OPERATION(kan_dx);
   SO_OPERATION(kan_dcoeff);
+  SO_VALUE(fft_conv_workspace);
+  SO_OPERATION(fft_conv_forward);
+  SO_OPERATION(fft_conv_backward);
   SO_STATUS(record_begin);
   SO_VALUE(record_end);
   auto* get = library->find<decltype(spectralops_record_get)>("record_get");

@@ -275,6 +275,43 @@ SPECTRALOPS_API int spectralops_wavelet_double_backward(
     void* dx, void* dweight, void* dscale, void* dtranslation, void* workspace, int64_t workspace_bytes, int64_t rows, int64_t inputs,
     int64_t outputs, int32_t kind, int32_t dtype, int32_t device, int32_t threads, void* stream);
 
+/* ---- fft_conv: y = act(gate_out (conv(gate_in u, k) + skip gate_in u)) mask -----------------------------------------
+ * One struct of 8-byte fields for the forward and the backward pass; a pointer that is not there, or not wanted, is NULL.
+ * R rows of up to `length`: row r of a batch, or, with cu_seqlens (R + 1 int64), the stretch cu_seqlens[r] .. cu_seqlens[r+1]
+ * of the one row of u, the gates, y and grad (whose batch strides then do not count).  Strides in elements, any, 0 allowed.
+ * kernel (samples, filters, groups, size) in the compute type: taps, tap j at lag j - lag0; or with grid > 0 and size = grid
+ * its spectrum, complex pairs (.., grid, 2): Q_m = sum_j h_j exp(-2 pi i j (m + 1/4) / grid), h_j the tap at lag j.
+ * Channel h takes kernel h / (channels / groups), row r sample r (0 if samples == 1).  skip, dskip (filters, channels); mask, dmask
+ * (R, channels); kernel, dkernel as given: all contiguous, in the compute type.  y, dgate_out have the strides y_*; du, dgate_in
+ * the strides du_*; these are dense. dkernel and dskip are summed in an order that depends on the sizes alone. */
+enum spectralops_fft_conv_activation { SPECTRALOPS_IDENTITY = 0, SPECTRALOPS_SILU = 1, SPECTRALOPS_GELU = 2 /* erf form */ };
+
+typedef struct {
+  const void *u, *kernel, *skip, *gate_in, *gate_out, *mask;
+  const int64_t* cu_seqlens;
+  const void* grad;                                                  /* backward only, and what follows to dmask */
+  void *y;                                                           /* forward only */
+  void *du, *dkernel, *dskip, *dgate_in, *dgate_out, *dmask;
+  void* workspace;
+  int64_t workspace_bytes;
+  int64_t rows, filters, channels, length;                           /* R, F, H, the longest row */
+  int64_t samples, groups, size, lag0, grid;
+  int64_t activation, dtype, high;                                   /* high: one-pass tf32 is allowed for float32 */
+  int64_t u_batch, u_channel, u_time;
+  int64_t gate_in_batch, gate_in_channel, gate_in_time;
+  int64_t gate_out_batch, gate_out_filter, gate_out_channel, gate_out_time;
+  int64_t grad_batch, grad_filter, grad_channel, grad_time;
+  int64_t y_batch, y_filter, y_channel, y_time;
+  int64_t du_batch, du_channel, du_time;
+} spectralops_fft_conv_call;
+
+/* Bytes of workspace for the call; `backward` 0 or 1. Only sizes, codes and which pointers are NULL are read. */
+SPECTRALOPS_API int64_t spectralops_fft_conv_workspace(const spectralops_fft_conv_call* call, int32_t backward, int32_t device,
+                                                       int32_t threads);
+SPECTRALOPS_API int spectralops_fft_conv_forward(const spectralops_fft_conv_call* call, int32_t device, int32_t threads, void* stream);
+/* Which of du .. dmask are not NULL says what is wanted. Without u (or kernel) only what does not need it may be wanted. */
+SPECTRALOPS_API int spectralops_fft_conv_backward(const spectralops_fft_conv_call* call, int32_t device, int32_t threads, void* stream);
+
 /* ---- kernels without a launch -----------------------------------------------------------------------------------
  * While recording is on in the calling thread, a call with device >= 0 validates and plans as usual but appends its launches to a list instead
  * of running them; another runtime (CuPy's NVRTC) then compiles the same headers and launches them.  `sm` is the compute capability to plan for (90 for

@@ -79,7 +79,9 @@ _TABLE = {
 def unsupported(function: str, *args) -> str | None:
     """Why the core has no kernel for this call, or None."""
     if function.startswith("fft_conv"):
-        return "no C core kernel for fft_conv yet"
+        from ._fft_conv import unsupported as fft_conv_unsupported
+
+        return fft_conv_unsupported(function, *args)
     if function.startswith("kan"):
         return _kan_unsupported(function, *args)
     if function.startswith(("activation", "poly_norm", "fan")) and args[0].device.type != "cpu":

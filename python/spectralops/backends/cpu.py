@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import _core
+from . import _core, _fft_conv
 from .._loader import CoreMissing, core, core_status
 
 _ready: bool | None = None
@@ -59,3 +59,5 @@ fan_double_backward = partial(_core.fan_double_backward, _where)
 kan_forward = partial(_core.kan_forward, _where)
 kan_dx = partial(_core.kan_dx, _where)
 kan_dcoeff = partial(_core.kan_dcoeff, _where)
+fft_conv = partial(_fft_conv.fft_conv, _where)
+fft_conv_backward = partial(_fft_conv.fft_conv_backward, _where)

@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from . import _core
+from . import _core, _fft_conv
 from .._loader import CoreMissing, build_info, core, core_status
 
 
@@ -53,3 +53,5 @@ rational_double_backward = partial(_core.rational_double_backward, _where)
 hadamard = partial(_core.hadamard, _where)
 hadamard_quantize = partial(_core.hadamard_quantize, _where)
 srht = partial(_core.srht, _where)
+fft_conv = partial(_fft_conv.fft_conv, _where)
+fft_conv_backward = partial(_fft_conv.fft_conv_backward, _where)
