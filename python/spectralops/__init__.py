@@ -8,6 +8,7 @@ from .backends import explain
 from .ops.activations import cauchy, poly_relu, sine, snake, spder, square_wave, wire
 from .ops.fan import fan, fourier_features
 from .ops.fft_conv import fft_conv, stu_conv
+from .ops.fft_conv_stream import fft_conv_block, fft_conv_state, fft_conv_step
 from .ops.hadamard import hadamard_transform, srht
 from .ops.hadamard_quantize import hadamard_quantize
 from .ops.kan import kan_linear
@@ -24,7 +25,7 @@ OPS = (  # the names that explain and profile take
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
 )  # fmt: skip
 
-__all__ = [*OPS, "KernelSpectrum", "stu_conv", "basis", "explain", "replace", "nn", "testing", "OPS"]
+__all__ = [*OPS, "KernelSpectrum", "fft_conv_block", "fft_conv_state", "fft_conv_step", "stu_conv", "basis", "explain", "replace", "nn", "testing", "OPS"]
 
 
 def __getattr__(name: str):
