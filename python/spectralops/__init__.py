@@ -17,6 +17,7 @@ from .ops.kernel_spectrum import KernelSpectrum
 from .ops.mittag_leffler import mittag_leffler
 from .ops.poly_norm import poly_norm
 from .ops.rational import rational
+from .ops.toeplitz_ssm import toeplitz_to_ssm
 from .ops.wavelet import wavelet_linear
 from .replace import replace
 
@@ -26,11 +27,14 @@ OPS = (  # the names that explain and profile take
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
 )  # fmt: skip
 
-__all__ = [*OPS, "KernelSpectrum", "fft_conv_block", "fft_conv_state", "fft_conv_step", "stu_conv", "basis", "explain", "replace", "nn", "testing", "OPS"]
+__all__ = [
+    *OPS, "KernelSpectrum", "fft_conv_block", "fft_conv_state", "fft_conv_step", "stu_conv", "toeplitz_to_ssm", "basis", "explain",
+    "replace", "nn", "testing", "distributed", "OPS",
+]  # fmt: skip
 
 
 def __getattr__(name: str):
-    if name in ("nn", "testing", "profile", "kernels"):
+    if name in ("nn", "testing", "profile", "kernels", "distributed"):
         import importlib
 
         return importlib.import_module(f"{__name__}.{name}")
