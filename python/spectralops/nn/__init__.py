@@ -1,6 +1,7 @@
 """Modules over the functions."""
 
 from .fan import FAN
+from .gaunt import GauntTensorProduct
 from .grkan import GRKAN
 from .hadamard import HadamardRotation
 from .kaf import KAF
@@ -12,6 +13,6 @@ from .rational_init import rational_init
 from .siren import SIREN
 
 __all__ = [
-    "FAN", "GRKAN", "HadamardRotation", "KAF", "KAN", "KANAttention", "KANConv2d", "KANLinear", "Rational", "SIREN",
-    "rational_init",
+    "FAN", "GRKAN", "GauntTensorProduct", "HadamardRotation", "KAF", "KAN", "KANAttention", "KANConv2d", "KANLinear", "Rational",
+    "SIREN", "rational_init",
 ]  # fmt: skip
