@@ -1,19 +1,21 @@
 """Gaunt tensor products by two-dimensional Fourier products: `GauntTensorProduct`.
 
-A function on the sphere of degree at most l is a trigonometric polynomial on the torus of its angles, of degree l in each,
+A function on the sphere of degree at most l is a trigonometric polynomial of degree l in each of its angles,
 
     Y_lm(theta, phi) = sum_{u, v} y_{lm,uv} e^{i (u theta + v phi)},    |u| <= l, v = +-m,
 
-so the product of two such functions is the convolution of their coefficients: `fft_conv2d` with mode "full". Back to the sphere,
+so the product of two such functions is the convolution of their coefficients, `fft_conv2d` with mode "full", and back
 
-    x_lm = int F Y_lm sin theta dtheta dphi = sum_{u, v} F_uv z_{lm,uv},    z_{lm,uv} = 2 pi sum_w y_{lm,w(-v)} I(u + w),
+    x_lm = int F Y_lm sin theta dtheta dphi = sum_{u, v} F_uv z_{lm,uv},
+    z_{lm,uv} = 2 pi sum_w y_{lm,w(-v)} I(u + w),
     I(s) = int_0^pi e^{i s theta} sin theta dtheta = 2 / (1 - s^2) for even s, +-i pi / 2 for s = +-1, else 0.
 
-The whole contracts with the Gaunt coefficients, G = int Y_a Y_b Y_c, without ever forming them: O(L^3) for the product where the dense
-contraction takes O(L^6); the two changes of basis are dense here, O(L^4), which for the degrees in use is a small matrix product.
+The whole contracts with the Gaunt coefficients, G = int Y_a Y_b Y_c, without ever forming them: O(L^3) for the
+product where the dense contraction takes O(L^6); the two changes of basis are dense here, O(L^4), which for the
+degrees in use is a small matrix product.
 
-Source: S. Luo, T. Chen, A. Krishnapriyan, Enabling Efficient Equivariant Operations in the Fourier Basis via Gaunt Tensor
-Products, ICLR 2024.
+Source: S. Luo, T. Chen, A. Krishnapriyan, Enabling Efficient Equivariant Operations in the Fourier Basis via Gaunt
+Tensor Products, ICLR 2024.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from ..ops.fft_conv2d import fft_conv2d
 
 
 def _legendre(degree: int, cos: Tensor, sin: Tensor) -> dict[tuple[int, int], Tensor]:
-    """Normalised associated Legendre functions P_lm, m >= 0, without the Condon-Shortley sign; sin may be negative."""
+    """Normalised associated Legendre functions P_lm, m >= 0, no Condon-Shortley sign; sin may be negative."""
     found = {(0, 0): torch.full_like(cos, 1 / math.sqrt(4 * math.pi))}
     for m in range(1, degree + 1):
         found[m, m] = math.sqrt((2 * m + 1) / (2 * m)) * sin * found[m - 1, m - 1]
@@ -57,7 +59,7 @@ def to_fourier(degree: int) -> Tensor:
 
 
 def from_fourier(degree: int, out: int) -> Tensor:
-    """z: ((out + 1)^2, 2 degree + 1, 2 degree + 1) complex128, for a series of `degree` and harmonics to degree `out`."""
+    """z: ((out + 1)^2, 2 degree + 1, 2 degree + 1) complex128, from a series of `degree` to harmonics of `out`."""
     s = torch.arange(-degree, degree + 1)[:, None] + torch.arange(-out, out + 1)  # u + w
     square = torch.where(s % 2 == 0, s.double().square(), 0.0)
     integral = torch.where(s % 2 == 0, 2 / (1 - square), 0.0) + 1j * (math.pi / 2) * s.double() * (s.abs() == 1)
@@ -72,16 +74,18 @@ def _real(t: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class GauntTensorProduct(nn.Module):
-    r"""The product of two functions on the sphere in spherical harmonics, :math:`x_c = \sum_{a,b} G_{abc}\, x_a y_b`,
-    :math:`G_{abc} = \int Y_a Y_b Y_c`, to the degree `degree_out`: an equivariant tensor product.
+    r"""The product of two functions on the sphere in spherical harmonics, to the degree `degree_out`:
+    :math:`x_c = \sum_{a,b} G_{abc}\, x_a y_b`, :math:`G_{abc} = \int Y_a Y_b Y_c`, an equivariant tensor product.
 
     Args:
-        degree1, degree2: of the two inputs, (..., (degree + 1)^2), coefficient of Y_lm at l^2 + l + m, real orthonormal harmonics
-            without the Condon-Shortley sign, sqrt 2 cos(m phi) for m > 0 and sqrt 2 sin(\|m\| phi) for m < 0.
+        degree1, degree2: of the two inputs, (..., (degree + 1)^2), coefficient of Y_lm at l^2 + l + m, real
+            orthonormal harmonics without the Condon-Shortley sign, sqrt 2 cos(m phi) for m > 0 and sqrt 2 sin(\|m\|
+            phi) for m < 0.
         degree_out: of the result; degree1 + degree2 by default, the whole product.
         dtype: of the tables; inputs must have it.
 
-    forward(x, y): leading dimensions broadcast. Derivatives of every order. No parameters; the tables are not in the state_dict.
+    forward(x, y): leading dimensions broadcast. Derivatives of every order. No parameters; the tables are not in
+    the state_dict.
     """
 
     def __init__(self, degree1: int, degree2: int, degree_out: int | None = None, *, dtype: torch.dtype = torch.float32):

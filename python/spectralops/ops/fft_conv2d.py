@@ -1,16 +1,18 @@
 """`fft_conv2d`: true convolution of images, as one convolution of rows that stand one after the other.
 
-An image (Y, X) written with pitch W >= X, zeros between its rows, is a row of Y W numbers, and the lag (i, j) of the plane is the lag
-i W + j of that row: x - j leaves [0, X) only into the zeros between two rows if these are as many as the furthest j on either side.
-So a plane of taps (Ky, Kx) is a row of (Ky - 1) W + Kx taps with its lag (0, 0) in place, and `fft_conv` does the rest in every backend,
-dtype and order of derivative. Its transform has the area of the padded plane, as a two-dimensional one would.
+An image (Y, X) written with pitch W >= X, zeros between its rows, is a row of Y W numbers, and the lag (i, j) of
+the plane is the lag i W + j of that row: x - j leaves [0, X) only into the zeros between two rows if these are as
+many as the furthest j on either side. So a plane of taps (Ky, Kx) is a row of (Ky - 1) W + Kx taps with lag (0, 0)
+in place, and `fft_conv` does the rest in every backend, dtype and order of derivative. Its transform has the
+area of the padded plane, as a two-dimensional one would.
 
     same      W = X + max(Kx - 1 - Kx // 2, Kx // 2), Y rows
     full      W = X + Kx - 1, Y + Ky - 1 rows
     circular  the image is continued periodically by Ky - 1 rows and Kx - 1 columns before it; no zeros are needed
 
-A circular convolution needs no padding at all in the transform of the plane itself, a half to a ninth of the time of the padded row
-from 3 x 3 to 51 x 51 on a CPU, so it is irfft2(rfft2(u) rfft2(k)) by torch unless another backend than the reference is named.
+A circular convolution needs no padding at all in the transform of the plane itself, a half to a ninth of the time
+of the padded row from 3 x 3 to 51 x 51 on a CPU, so it is irfft2(rfft2(u) rfft2(k)) by torch unless another backend
+than the reference is named.
 """
 
 from __future__ import annotations
@@ -62,34 +64,36 @@ def _of_the_plane(u: Tensor, k: Tensor, skip: Tensor | None) -> Tensor:
 
 
 def fft_conv2d(u: Tensor, k: Tensor, *, skip: Tensor | None = None, mode: str = "same", backend: str | None = None) -> Tensor:
-    r"""Depthwise convolution of images with kernels of any size, :math:`y_{t,x} = \sum_{i,j} k_{i,j} u_{t-i,x-j} + D u_{t,x}`.
+    r"""Depthwise convolution of images with kernels of any size,
+    :math:`y_{t,x} = \sum_{i,j} k_{i,j} u_{t-i,x-j} + D u_{t,x}`.
 
-    A true convolution (torch's conv2d correlates: flip k in both dimensions to go from one to the other), in O(Y X log Y X) for k of any
-    size: from about 15 x 15 on it is ahead of direct sums on a CPU.
+    A true convolution (torch's conv2d correlates: flip k in both dimensions to go from one to the other), in
+    O(Y X log Y X) for k of any size.
 
     Args:
         u: (..., H, Y, X); float16, bfloat16, float32 or float64. Any strides, any size, empty allowed.
-        k: (H, Ky, Kx), or (G, Ky, Kx), each shared by a contiguous block of H / G channels. Any size, also larger than the image.
+        k: (H, Ky, Kx), or (G, Ky, Kx), each shared by a contiguous block of H / G channels. Any size, also larger
+            than the image.
         skip: D, (H,) or None; modes "same" and "circular".
-        mode: "same": y[t, x] = full[t + Ky // 2, x + Kx // 2], of u's size. "circular": indices modulo Y and X, lag (0, 0) first, taps
-            beyond the image wrap around. "full": (..., H, Y + Ky - 1, X + Kx - 1).
+        mode: "same": y[t, x] = full[t + Ky // 2, x + Kx // 2], of u's size. "circular": indices modulo Y and X, lag
+            (0, 0) first, taps beyond the image wrap around. "full": (..., H, Y + Ky - 1, X + Kx - 1).
         backend: None (automatic) or "reference", "cpu", "triton", "cuda".
 
-    Returns: a contiguous tensor in u's dtype, computed in float32 (float64 for float64) and rounded once. NaN or infinity makes its image
-        of its channel NaN throughout.
+    Returns: a contiguous tensor in u's dtype, computed in float32 (float64 for float64) and rounded once. NaN or
+        infinity makes its channel of its image NaN throughout.
 
-    Derivatives: every order, in u, k and skip. Saved are u, padded to its pitch, the kernel and skip (mode "circular": both spectra).
-        Deterministic as fft_conv. Autocast: none.
+    Derivatives: every order, in u, k and skip. Saved are u, padded to its pitch, the kernel and skip (mode
+        "circular": both spectra). Deterministic as fft_conv. Autocast: none.
 
     Raises:
         TypeError: not a tensor, not dense, an unsupported dtype, float64 parameters with narrower u.
         ValueError: shapes that do not fit, an empty k, an unknown mode, skip with mode "full", mixed devices.
         RuntimeError: `backend` was named and cannot run this call.
 
-    In mode "full" it multiplies two-dimensional Fourier series, whose coefficients convolve: :mod:`spectralops.nn.gaunt` builds on that
-    the Gaunt tensor product of equivariant networks.
+    In mode "full" it multiplies two-dimensional Fourier series, whose coefficients convolve:
+    :mod:`spectralops.nn.gaunt` builds on that the Gaunt tensor product of equivariant networks.
 
-    Source: the large kernels of S. Kim, E. Park, SMPConv, CVPR 2023; S. Luo et al., Gaunt Tensor Products, ICLR 2024.
+    Source: the large kernels of S. Kim, E. Park, SMPConv, CVPR 2023; S. Luo et al., Gaunt Tensor Products, 2024.
     """
     _check.tensor("u", u)
     _check.tensor("k", k)

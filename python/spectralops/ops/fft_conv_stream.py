@@ -1,17 +1,18 @@
-"""Streaming `fft_conv`: `fft_conv_state` and `fft_conv_step` decode block after block what one causal call gives at once.
+"""Streaming `fft_conv`: `fft_conv_state` and `fft_conv_step` decode in blocks what one causal call gives at once.
 
-Relaxed tiling. Let p be a multiple of W, U the largest power of two that divides p, at most c, the first power of two that
-reaches every lag, c >= K - 1. Once v[p - U : p] is known, its part of y[p : p + U] is added up,
+Relaxed tiling. Let p be a multiple of W, U the largest power of two that divides p, at most c, the first power of
+two that reaches every lag, c >= K - 1. Once v[p - U : p] is known, its part of y[p : p + U] is added up,
 
     y[p + t] += sum_s k[U + t - s] v[p - U + s],    s, t = 0 .. U - 1,
 
-one Toeplitz product of lags 1 .. 2 U - 1. A pair s < t of positions is met exactly once, at the multiple of the highest power of
-two in (s, t] (where t - s < c; only pairs of one aligned W remain, and those are summed directly). So everything known of a
-position stands ready when it comes, and a step adds at most W products.
+one Toeplitz product of lags 1 .. 2 U - 1. A pair s < t of positions is met exactly once, at the multiple of the
+highest power of two in (s, t] (where t - s < c; only pairs of one aligned W remain, and those are summed directly).
+So everything known of a position stands ready when it comes, and a step adds at most W products.
 
-Cost a channel and L steps, from sizes U = W .. c: L / 2U products of two complex transforms of U points (fft_conv_reference.py),
-5 L log2 U flops a size, 2.5 L (log2^2 c - log2^2 W) in all, and L W for the direct part; L K would be the plain sum. Memory: 2 c numbers,
-and 4 c of spectra shared by all rows. Because U divides p both blocks lie inside rings of c: no position is ever moved.
+Cost a channel and L steps, from sizes U = W .. c: L / 2U products of two complex transforms of U points
+(fft_conv_reference.py), 5 L log2 U flops a size, 2.5 L (log2^2 c - log2^2 W) in all, and L W for the direct part;
+the plain sum takes L K. Memory: 2 c numbers, and 4 c of spectra shared by all rows. Because U divides p both
+blocks lie inside rings of c: no position is ever moved.
 
 Source: C. Oncescu et al., Flash Inference, 2024; S. Agarwal et al., FutureFill, 2024.
 """
@@ -35,7 +36,7 @@ DIRECT = 32  # W: below it a matrix of W x W a channel costs less than a launch
 
 
 def _window(k: Tensor, start: int, size: int) -> Tensor:
-    """Taps (.., K) at lags 0 .. K - 1 -> (.., size), those at lags start .. start + size - 1, zero where there are none."""
+    """Taps (.., K) at lags 0 .. K - 1 -> (.., size) at lags start .. start + size - 1, zero where there are none."""
     low, high = max(start, 0), min(start + size, k.shape[-1])
     if low >= high:
         return k.new_zeros(*k.shape[:-1], size)
@@ -43,17 +44,20 @@ def _window(k: Tensor, start: int, size: int) -> Tensor:
 
 
 def fft_conv_block(u: Tensor, k: Tensor, start: int, size: int, *, multi: bool = False, backend: str | None = None) -> Tensor:
-    r"""What a block of inputs adds to a block of outputs: :math:`y_t = \sum_s k_{start + t - s} u_s`, t = 0 .. size - 1.
+    r"""What a block of inputs adds to a block of outputs: :math:`y_t = \sum_s k_{start + t - s} u_s`, t < size.
 
-    The part of u[a : b] in y[e : f] of a causal convolution is ``fft_conv_block(u[..., a:b], k, e - a, f - e)``; with the taps
-    c <= j < d alone it is ``fft_conv_block(u[..., a:b], k[..., c:d], e - a - c, f - e)``. Summed over blocks that meet every pair
-    of positions once that is the whole convolution, in any order: for decoding, prefill and pipelines of blocks.
+    The part of u[a : b] in y[e : f] of a causal convolution is ``fft_conv_block(u[..., a:b], k, e - a, f - e)``;
+    with the taps c <= j < d alone it is ``fft_conv_block(u[..., a:b], k[..., c:d], e - a - c, f - e)``. Summed over
+    blocks that meet every pair of positions once that is the whole convolution, in any order: for decoding,
+    prefill and pipelines of blocks.
 
     Args:
-        u: (..., H, n). k: as in fft_conv, taps at lags 0 .. K - 1. start: lag of the first output from the first input, any integer.
+        u: (..., H, n). k: as in fft_conv, taps at lags 0 .. K - 1. start: lag of the first output from the first
+            input, any integer.
         multi, backend: as in fft_conv.
 
-    Returns: (..., H, size), with multi (..., F, H, size), in u's dtype. Dtypes, derivatives of every order and errors as in fft_conv.
+    Returns: (..., H, size), with multi (..., F, H, size), in u's dtype. Dtypes, derivatives of every order and
+        errors as in fft_conv.
     """
     _check.tensor("u", u)
     _check.tensor("k", k)
@@ -100,7 +104,7 @@ class _Kernel:
         return fft_conv(v, self._spectrum("toeplitz", v.shape[-1]), mode="toeplitz", multi=True, backend=self.backend)
 
     def near(self, v: Tensor, first: int) -> Tensor:
-        """(B, H, n) of one aligned W, from its beginning -> the convolution from `first` on, (B, F, H, n - first)."""
+        """(B, H, n) of one aligned W, from its beginning -> the convolution from `first` on, (B, F, H, ..)."""
         size = v.shape[-1]
         groups = self.taps.shape[2]
         x = v.unflatten(1, (groups, -1))[:, None, ..., None, :]  # (B, 1, G, H / G, 1, n)
@@ -110,8 +114,8 @@ class _Kernel:
 class FFTConvState:
     """What :func:`fft_conv_step` carries from block to block. Made by :func:`fft_conv_state`.
 
-    Attributes: position, the number of steps taken; history (B, H, c) and pending (B, F, H, c), rings in the compute dtype: the last
-    inputs, and what is known of the next results; batch_shape; nbytes, of both rings.
+    Attributes: position, the number of steps taken; history (B, H, c) and pending (B, F, H, c), rings in the
+        compute dtype: the last inputs, and what is known of the next results; batch_shape; nbytes, of both rings.
     """
 
     def __init__(self, kernel, batch_shape, channels, max_length, skip, activation, mask, multi, layout):
@@ -140,7 +144,7 @@ class FFTConvState:
         return self
 
     def select(self, index: Tensor) -> FFTConvState:
-        """The state of the rows `index`, int64 (rows,), in that order, any number of times each: reorders beams. Flattens batch_shape."""
+        """The state of the rows `index` (int64), in that order and as often as named: for beams. Flattens batch_shape."""
         if not isinstance(index, Tensor) or index.dtype != torch.int64 or index.dim() != 1:
             raise ValueError(f"index must be an int64 tensor of shape (rows,); got {index!r}")
         pick = lambda t: None if t is None else t.index_select(0, index)  # noqa: E731
@@ -156,12 +160,13 @@ class FFTConvState:
 
     def __repr__(self) -> str:
         taps, at = self._kernel.taps, self.position if self.max_length is None else f"{self.position} of {self.max_length}"
-        return f"FFTConvState({self.batch_shape} x {self.channels} channels, {taps.shape[-1]} taps, position {at}, ring {self._kernel.ring})"
+        what = f"{self.batch_shape} x {self.channels} channels, {taps.shape[-1]} taps"
+        return f"FFTConvState({what}, position {at}, ring {self._kernel.ring})"
 
     # ---- one block ---------------------------------------------------------------------------------------------------
 
     def _piece(self, remaining: int) -> int:
-        """How many positions to take at once: to the end of an aligned W, or an aligned power of two, or whole rings."""
+        """How many positions to take at once: to the end of an aligned W, an aligned power of two, or whole rings."""
         at, ring = self.position, self._kernel.ring
         if at % DIRECT or remaining < DIRECT:
             return min(remaining, DIRECT - at % DIRECT)
@@ -214,19 +219,25 @@ def fft_conv_state(
     dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> FFTConvState:
-    r"""The beginning of a stream: :func:`fft_conv_step` then gives, block after block, what ``fft_conv(u, k, ...)`` gives of the whole.
+    r"""The beginning of a stream: :func:`fft_conv_step` then gives, block after block, what ``fft_conv(u, k, ...)``
+    gives of the whole.
 
     Args:
-        k: as in fft_conv, (H, K), (G, K), (B, H, K), with multi (F, H, K) or (B, F, H, K); taps, not a KernelSpectrum. Mode "causal".
+        k: as in fft_conv, (H, K), (G, K), (B, H, K), with multi (F, H, K) or (B, F, H, K); taps, not a
+            KernelSpectrum. Mode "causal".
         batch_shape: the leading dimensions of u, an int or several; () for u of (H, n).
         channels: H, where k has groups; k's own number of rows by default.
-        max_length: of the stream; taps beyond it are left out and a longer stream is an error. None: any length, K taps.
+        max_length: of the stream; taps beyond it are left out and a longer stream is an error. None: any length, K
+            taps.
         skip, activation, mask, multi, layout, backend: as in fft_conv, for every step.
-        dtype: float32 or float64, in which the state is kept; k's own by default (float32 for 16 bit). u of 16 bit goes with float32.
+        dtype: float32 or float64, in which the state is kept; k's own by default (float32 for 16 bit). u of 16 bit
+            goes with float32.
 
-    Memory: 2 c numbers a channel, c the power of two from K - 1 on, and spectra of 4 c numbers for all rows, made at first need.
+    Memory: 2 c numbers a channel, c the power of two from K - 1 on, and spectra of 4 c numbers for all rows, made
+        at first need.
 
-    Raises: TypeError, ValueError as fft_conv does; RuntimeError where grad mode is on and an argument requires a gradient.
+    Raises: TypeError, ValueError as fft_conv does; RuntimeError where grad mode is on and an argument requires a
+        gradient.
 
     Source: C. Oncescu et al., Flash Inference, 2024; S. Agarwal et al., FutureFill, 2024.
     """
@@ -259,41 +270,50 @@ def fft_conv_state(
                         bool(multi), layout)  # fmt: skip
 
 
-def fft_conv_step(state: FFTConvState, u: Tensor, *, gate_in: Tensor | None = None, gate_out: Tensor | None = None) -> tuple[Tensor, FFTConvState]:
-    r"""The next block of a stream, y and the state after it: ``act(gate_out * (conv(gate_in * u, k) + skip * gate_in * u)) * mask``
-    at positions state.position .. state.position + n - 1.
+def fft_conv_step(
+    state: FFTConvState, u: Tensor, *, gate_in: Tensor | None = None, gate_out: Tensor | None = None
+) -> tuple[Tensor, FFTConvState]:
+    r"""The next block of a stream, and the state after it: positions state.position .. state.position + n - 1 of
+    :math:`y = \mathrm{act}(g_o (k * (g_i u) + D g_i u))\, m`.
 
-    Blocks of any size, a long prefill as well as single steps, in any order; joined, the results equal one call of fft_conv to
-    rounding. A step costs O(log^2) of the kernel's length, on average (formula at the head of the module); nothing is computed twice.
+    Blocks of any size, a long prefill as well as single steps, in any order; joined, the results equal one call of
+    fft_conv to rounding. A step costs O(log^2) of the kernel's length, on average (formula at the head of the
+    module); nothing is computed twice.
 
     Args:
         state: from fft_conv_state. It is advanced in place and returned; clone() it to keep what was.
-        u: (*batch_shape, H, n), or (*batch_shape, n, H) with layout "blh"; float16, bfloat16 or float32 for a float32 state, float64
-            for a float64 one. Any strides; n may be 0.
+        u: (*batch_shape, H, n), or (*batch_shape, n, H) with layout "blh"; float16, bfloat16 or float32 for a
+            float32 state, float64 for a float64 one. Any strides; n may be 0.
         gate_in, gate_out: broadcast to u's shape (gate_out: the result's), for this block.
 
     Returns: y, of u's shape and dtype (with multi a dimension more, as fft_conv has), and state.
 
-    Derivatives: none; under grad mode an argument that requires one is refused (train with fft_conv, decode under torch.no_grad()).
+    Derivatives: none; under grad mode an argument that requires one is refused (train with fft_conv, decode under
+        torch.no_grad()).
     NaN or infinity makes its row NaN from the beginning of its block, or later, until the kernel has passed.
 
-    Raises: TypeError, ValueError (shapes, dtypes, devices, a stream longer than max_length), RuntimeError (a gradient is wanted).
+    Raises: TypeError, ValueError (shapes, dtypes, devices, a stream longer than max_length), RuntimeError (a
+        gradient is wanted).
     """
     if not isinstance(state, FFTConvState):
         raise TypeError(f"state must come from fft_conv_state, got {type(state).__name__}")
     _check.tensor("u", u)
     blh, multi, filters = state._layout == "blh", state._multi, state.pending.shape[1]
     name = "(*batch_shape, n, H)" if blh else "(*batch_shape, H, n)"
-    fits = u.dim() == len(state.batch_shape) + 2 and u.shape[:-2] == state.batch_shape and u.shape[-1 if blh else -2] == state.channels
-    if not fits:
-        raise ValueError(f"u must have shape {name} with batch_shape {state.batch_shape} and H {state.channels}; got {_check.shape(u)}")
+    batch = state.batch_shape
+    if u.dim() != len(batch) + 2 or u.shape[:-2] != batch or u.shape[-1 if blh else -2] != state.channels:
+        takes = f"{name} with batch_shape {batch} and H {state.channels}"
+        raise ValueError(f"u must have shape {takes}; got {_check.shape(u)}")
     if compute_dtype(u) != state.history.dtype:
-        raise TypeError(f"u is {u.dtype}, the state {state.history.dtype}; a float32 state takes 16 bit and float32, a float64 one float64")
+        takes = "a float32 state takes 16 bit and float32, a float64 one float64"
+        raise TypeError(f"u is {u.dtype}, the state {state.history.dtype}; {takes}")
     _check.same_device("state", state.history, u=u)
     size = u.shape[-2 if blh else -1]
     if state.max_length is not None and state.position + size > state.max_length:
         raise ValueError(f"u has {size} steps at position {state.position}, the stream at most max_length = {state.max_length}")
-    shape = tuple(u.shape) if not multi else (*u.shape[:-1], filters, u.shape[-1]) if blh else (*u.shape[:-2], filters, *u.shape[-2:])
+    shape = tuple(u.shape)
+    if multi:
+        shape = (*shape[:-1], filters, shape[-1]) if blh else (*shape[:-2], filters, *shape[-2:])
     gate_in = _gate("gate_in", gate_in, u, tuple(u.shape))
     if multi and gate_out is not None and tuple(gate_out.shape) == tuple(u.shape):
         gate_out = gate_out.unsqueeze(-2 if blh else -3)  # one gate for every filter

@@ -1,14 +1,16 @@
-"""`toeplitz_to_ssm`: a causal Toeplitz kernel as a diagonal state-space model, for decoding with a state that does not grow.
+"""`toeplitz_to_ssm`: a causal Toeplitz kernel as a diagonal state-space model, whose state does not grow.
 
     k_j = sum_s c_s lambda_s^j,  j = 0 .. n - 1,     h_t = lambda h_{t-1} + u_t,     y_t = Re sum_s c_s h_{t,s}
 
-With lambda_s = g exp(2 pi i s / n), 0 < g <= 1, the c_s are the discrete Fourier transform of k_j g^-j over n: n equations, n unknowns,
-an orthogonal system, so the conversion is exact on n steps. Of a real k the modes s and n - s are conjugates, and n // 2 + 1 modes with
-doubled coefficients serve. Leaving modes out changes the taps by e_j, and by Parseval
+With lambda_s = g exp(2 pi i s / n), 0 < g <= 1, the c_s are the discrete Fourier transform of k_j g^-j over n: n
+equations, n unknowns, an orthogonal system, so the conversion is exact on n steps. Of a real k the modes s and 
+n - s are conjugates, and n // 2 + 1 modes with doubled coefficients serve. Leaving modes out changes the taps by e_j,
+and by Parseval
 
     sum_j |e_j|^2 <= sum_j |e_j g^-j|^2 = n sum over the modes left out of |c_s|^2,
 
-so the largest are kept, and by Cauchy and Schwarz |y_t - y'_t| <= |e| |u| on those n steps, |.| being root sums of squares.
+so the largest are kept, and by Cauchy and Schwarz |y_t - y'_t| <= |e| |u| on those n steps, |.| being root sums of
+squares.
 
 Source: Z. Qin, Y. Zhong, Accelerating Toeplitz Neural Network with Constant-time Inference Complexity, EMNLP 2023.
 """
@@ -28,8 +30,9 @@ from .fft_conv_reference import compute_dtype
 class DiagonalSSM:
     """What :func:`toeplitz_to_ssm` returns: y = conv(u, k) one step at a time, in O(rank) a channel and step.
 
-    Attributes: poles, coefficients (H, r, 2), the lambda_s and c_s, doubled where they stand for a conjugate too; length, n; error
-    (H,), the bound on the root of the sum of squares of what the first n taps lost, 0 where every mode is kept.
+    Attributes: poles, coefficients (H, r, 2), the lambda_s and c_s, doubled where they stand for a conjugate too;
+        length, n; error (H,), the bound on the root of the sum of squares of what the first n taps lost, 0 where
+        every mode is kept.
     """
 
     def __init__(self, poles: Tensor, coefficients: Tensor, length: int, error: Tensor):
@@ -37,7 +40,8 @@ class DiagonalSSM:
 
     def __repr__(self) -> str:
         h, r, _ = self.poles.shape
-        return f"DiagonalSSM({h} channels, {r} of {self.length // 2 + 1} modes, exact on {self.length} steps but for {self.error.max().item():.2g})"
+        modes, lost = self.length // 2 + 1, self.error.max().item() if h else 0.0
+        return f"DiagonalSSM({h} channels, {r} of {modes} modes, exact on {self.length} steps but for {lost:.2g})"
 
     def _powers(self, length: int) -> Tensor:
         """lambda^j, j = 0 .. length - 1: (H, r, length), from their angles in float64."""
@@ -53,7 +57,7 @@ class DiagonalSSM:
         return (torch.view_as_complex(self.coefficients)[..., None] * self._powers(length)).real.sum(-2)
 
     def prefill(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., H, L) -> y of the same shape, and the state after it: one fft_conv and one product with the powers of the poles."""
+        """(..., H, L) -> y, and the state after it: one fft_conv and one product with the powers of the poles."""
         self._input(u, -2, "(..., H, L)")
         if u.shape[-1] == 0:
             return u.clone(), u.new_zeros((*u.shape[:-1], self.poles.shape[1], 2), dtype=self.poles.dtype)
@@ -81,28 +85,33 @@ class DiagonalSSM:
         if u.dim() < -dim or u.shape[dim] != self.poles.shape[0]:
             raise ValueError(f"u must have shape {takes} with H {self.poles.shape[0]}; got {_check.shape(u)}")
         if compute_dtype(u) != self.poles.dtype:
-            raise TypeError(f"u is {u.dtype}, the model {self.poles.dtype}; float32 takes 16 bit and float32, float64 takes float64")
+            takes = "float32 takes 16 bit and float32, float64 takes float64"
+            raise TypeError(f"u is {u.dtype}, the model {self.poles.dtype}; {takes}")
         _check.same_device("u", u, poles=self.poles)
 
 
 def toeplitz_to_ssm(k: Tensor, rank: int | None = None, *, decay: float = 1.0, dtype: torch.dtype | None = None) -> DiagonalSSM:
-    r"""The causal kernel k of n taps as a diagonal state-space model, :math:`k_j = \sum_s c_s \lambda_s^j` (formula at the head of the module).
+    r"""The causal kernel k of n taps as a diagonal state-space model, :math:`k_j = \sum_s c_s \lambda_s^j`.
 
     Args:
         k: (H, n), real.
         rank: modes a channel, at most n // 2 + 1; those of the largest coefficients. None: all, exact on n steps.
-        decay: g, the modulus of the poles, 0 < g <= 1. A TNN's kernel is :math:`\gamma^j` times a smooth one: with g = gamma its
-            modes are those of the smooth factor, and rounding dies away. With g = 1 a float32 state drifts by some n units of
-            roundoff over n steps. A g so small that g^(n-1) falls below 1e-12 would lose the last taps and is refused.
-        dtype: float32 or float64, of the state; k's own by default (float32 for 16 bit). The transform is in float64 always.
+        decay: g, the modulus of the poles, 0 < g <= 1. A TNN's kernel is :math:`\gamma^j` times a smooth one: with
+            g = gamma its modes are those of the smooth factor, and rounding dies away. With g = 1 a float32 state
+            drifts by some n units of roundoff over n steps. A g so small that g^(n-1) falls below 1e-12 would lose
+            the last taps and is refused.
+        dtype: float32 or float64, of the state; k's own by default (float32 for 16 bit). The transform is in
+            float64 always.
 
-    Returns: a DiagonalSSM. On t < n: \|y_t - y'_t\| <= ssm.error |u|, with |u| the root of the sum of squares of the inputs up to t.
+    Returns: a DiagonalSSM. On t < n: \|y_t - y'_t\| <= ssm.error |u|, with |u| the root of the sum of squares of
+        the inputs up to t.
 
-    Derivatives: every order, in k and in the inputs of its methods (plain PyTorch; which modes are kept is not differentiated).
+    Derivatives: every order, in k and in the inputs of its methods (plain PyTorch; which modes are kept is not
+        differentiated).
 
     Raises: TypeError, ValueError that name the argument.
 
-    Source: Z. Qin, Y. Zhong, Accelerating Toeplitz Neural Network with Constant-time Inference Complexity, EMNLP 2023.
+    Source: Z. Qin, Y. Zhong, Accelerating Toeplitz Neural Network with Constant-time Inference Complexity, 2023.
     """
     _check.tensor("k", k)
     if k.dim() != 2 or k.shape[1] == 0:
