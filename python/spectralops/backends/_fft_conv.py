@@ -11,7 +11,7 @@ from ._core import DTYPES, _pointer, _workspace
 from .._loader import core
 from ..ops.fft_conv_reference import ACTIVATIONS, GRADIENTS, Call, compute_dtype, new_like_u, new_like_y
 
-READY = (False, False)  # on a CPU, on a GPU
+READY = (True, False)  # on a CPU, on a GPU
 WORKSPACE = 15, 16  # the positions of workspace and workspace_bytes among the fields
 
 
