@@ -307,7 +307,7 @@ def test_func():
         so.fft_conv(torch.autograd.forward_ad.make_dual(t["u"], t["u"]), t["k"], activation="silu")
 
 
-@pytest.mark.parametrize("dynamic, how", [(False, "aot_eager"), (True, "inductor")])
+@pytest.mark.parametrize("dynamic, how", [(False, "inductor"), (True, "aot_eager")])
 def test_compile_fullgraph(dynamic, how):
     torch._dynamo.reset()
     k, skip = torch.randn(3, 9, requires_grad=True), torch.randn(3, requires_grad=True)

@@ -10,9 +10,10 @@ highest power of two in (s, t] (where t - s < c; only pairs of one aligned W rem
 So everything known of a position stands ready when it comes, and a step adds at most W products.
 
 Cost a channel and L steps, from sizes U = W .. c: L / 2U products of two complex transforms of U points
-(fft_conv_reference.py), 5 L log2 U flops a size, 2.5 L (log2^2 c - log2^2 W) in all, and L W for the direct part;
-the plain sum takes L K. Memory: 2 c numbers, and 4 c of spectra shared by all rows. Because U divides p both
-blocks lie inside rings of c: no position is ever moved.
+(fft_conv_reference.py; and the kernel's, for all rows together), 5 L log2 U flops a size, 2.5 L (log2^2 c - log2^2 W)
+in all, and L W for the direct part; the plain sum takes L K. Memory: 2 c numbers, and 2 c of taps shared by all
+rows. Because U divides p both blocks lie inside rings of c: no position is ever moved. A spectrum kept for every
+size saves nothing measurable on a CPU, not even for one row, and is not kept.
 
 Source: C. Oncescu et al., Flash Inference, 2024; S. Agarwal et al., FutureFill, 2024.
 """
@@ -30,7 +31,6 @@ from .. import _check
 from .fft_conv import fft_conv
 from .fft_conv_check import ACTIVATIONS, _gate, _mask, _skip, kernel_shape
 from .fft_conv_reference import _act, compute_dtype
-from .kernel_spectrum import KernelSpectrum
 
 DIRECT = 32  # W: below it a matrix of W x W a channel costs less than a launch
 
@@ -72,41 +72,32 @@ def fft_conv_block(u: Tensor, k: Tensor, start: int, size: int, *, multi: bool =
 
 
 class _Kernel:
-    """The taps and everything made of them, at first need; shared by the clones of a state."""
+    """The taps, and what is made of them; shared by the clones of a state."""
 
     def __init__(self, taps: Tensor, backend: str | None):
-        self.taps, self.backend = taps, backend  # (S, F, G, K)
-        self.ring = max(DIRECT, 1 << max(taps.shape[-1] - 2, 0).bit_length())  # c
+        self.size, self.backend = taps.shape[-1], backend
+        self.ring = max(DIRECT, 1 << max(self.size - 2, 0).bit_length())  # c
+        self.taps = _window(taps, 0, 2 * self.ring)  # (S, F, G, 2 c)
         lag = torch.arange(DIRECT, device=taps.device)
         lag = lag[:, None] - lag
-        near = _window(taps, 0, DIRECT)[..., lag.clamp(min=0)]
+        near = self.taps[..., lag.clamp(min=0)]
         self.direct = torch.where(lag >= 0, near, 0.0)[:, :, :, None]  # (S, F, G, 1, W, W)
-        self.spectra: dict[tuple[str, int], KernelSpectrum] = {}
 
     def select(self, rows: Tensor) -> _Kernel:
-        return self if self.taps.shape[0] == 1 else _Kernel(self.taps.index_select(0, rows), self.backend)
-
-    def _spectrum(self, mode: str, size: int) -> KernelSpectrum:
-        found = self.spectra.get((mode, size))
-        if found is None:
-            taps = self.taps[..., :size] if mode == "causal" else _window(self.taps, 1, 2 * size - 1)
-            found = self.spectra[mode, size] = KernelSpectrum(taps, size, mode=mode, multi=True)
-        return found
+        return self if self.taps.shape[0] == 1 else _Kernel(self.taps[..., : self.size].index_select(0, rows), self.backend)
 
     def within(self, v: Tensor) -> Tensor:
-        """The causal convolution of (B, H, m), a power of two of at least W or whole rings -> (B, F, H, m)."""
-        size = v.shape[-1]
-        k = self.taps if size > self.ring else self._spectrum("causal", size)
-        return fft_conv(v, k, multi=True, backend=self.backend)
+        """The causal convolution of (B, H, m), whole in itself -> (B, F, H, m)."""
+        return fft_conv(v, self.taps[..., : min(self.size, v.shape[-1])], multi=True, backend=self.backend)
 
     def across(self, v: Tensor) -> Tensor:
         """What (B, H, U) adds to the U positions after it -> (B, F, H, U)."""
-        return fft_conv(v, self._spectrum("toeplitz", v.shape[-1]), mode="toeplitz", multi=True, backend=self.backend)
+        taps = self.taps[..., 1 : 2 * v.shape[-1]]
+        return fft_conv(v, taps, mode="toeplitz", multi=True, backend=self.backend)
 
     def near(self, v: Tensor, first: int) -> Tensor:
         """(B, H, n) of one aligned W, from its beginning -> the convolution from `first` on, (B, F, H, ..)."""
-        size = v.shape[-1]
-        groups = self.taps.shape[2]
+        size, groups = v.shape[-1], self.taps.shape[2]
         x = v.unflatten(1, (groups, -1))[:, None, ..., None, :]  # (B, 1, G, H / G, 1, n)
         return (x * self.direct[..., first:size, :size]).sum(-1).flatten(2, 3)
 
@@ -159,8 +150,8 @@ class FFTConvState:
         return self
 
     def __repr__(self) -> str:
-        taps, at = self._kernel.taps, self.position if self.max_length is None else f"{self.position} of {self.max_length}"
-        what = f"{self.batch_shape} x {self.channels} channels, {taps.shape[-1]} taps"
+        at = self.position if self.max_length is None else f"{self.position} of {self.max_length}"
+        what = f"{self.batch_shape} x {self.channels} channels, {self._kernel.size} taps"
         return f"FFTConvState({what}, position {at}, ring {self._kernel.ring})"
 
     # ---- one block ---------------------------------------------------------------------------------------------------
@@ -190,7 +181,7 @@ class FFTConvState:
             keep = min(size, ring)
             self.history[..., at : at + keep] = v[..., size - keep :]
         self.position += size
-        if self.position % DIRECT == 0 and self._kernel.taps.shape[-1] > 1:
+        if self.position % DIRECT == 0 and self._kernel.size > 1:
             self._tile()
         return y
 
@@ -233,8 +224,7 @@ def fft_conv_state(
         dtype: float32 or float64, in which the state is kept; k's own by default (float32 for 16 bit). u of 16 bit
             goes with float32.
 
-    Memory: 2 c numbers a channel, c the power of two from K - 1 on, and spectra of 4 c numbers for all rows, made
-        at first need.
+    Memory: 2 c numbers a row and channel, c the power of two from K - 1 on, and 2 c a channel for the taps.
 
     Raises: TypeError, ValueError as fft_conv does; RuntimeError where grad mode is on and an argument requires a
         gradient.
