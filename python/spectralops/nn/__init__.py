@@ -22,7 +22,7 @@ from .siren import SIREN
 from .tnn import TNN, TNO
 
 __all__ = [
-    "FAN", "FNetARMixing", "GRKAN", "HadamardRotation", "HyenaFilter", "HyenaOperator", "KAF", "KAN", "KANAttention", "KANConv2d",
-    "KANLinear", "LongConv", "M2Mixer", "MegaEMA", "RTF", "Rational", "RelativeKernelAttention", "S4D", "S4DKernel", "SIREN", "TNN",
-    "TNO", "rational_init",
+    "FAN", "FNetARMixing", "GRKAN", "HadamardRotation", "HyenaFilter", "HyenaOperator", "KAF", "KAN", "KANAttention",
+    "KANConv2d", "KANLinear", "LongConv", "M2Mixer", "MegaEMA", "RTF", "Rational", "RelativeKernelAttention", "S4D",
+    "S4DKernel", "SIREN", "TNN", "TNO", "rational_init",
 ]  # fmt: skip

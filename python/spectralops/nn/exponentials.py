@@ -12,8 +12,8 @@ def exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tenso
     r"""k[h, l] = sum_n Re(c_hn exp(rate_hn l)), l = 0 .. length - 1: (H, N), (H, N) -> (H, length).
 
     c, rate: the real parts; imaginary: the imaginary ones of both. With l = l1 + l2, l1 a multiple of S = ceil(sqrt(length)) and
-    l2 < S, exp(rate l) = exp(rate l1) exp(rate l2), so the sum is a product of two matrices, (length / S, N) and (N, S) for each h:
-    memory H (length + 2 N sqrt(length)) numbers, where the whole table would take H N length.
+    l2 < S, exp(rate l) = exp(rate l1) exp(rate l2), so the sum is a product of two matrices, (length / S, N) and (N, S) for
+    each h: memory H (length + 2 N sqrt(length)) numbers, where the whole table would take H N length.
     """
     step = max(1, math.isqrt(length - 1) + 1) if length else 1
     coarse = torch.arange(0, max(length, 1), step, device=c.device).to(c.dtype)  # (length / S,)

@@ -16,14 +16,14 @@ from .long_conv import positive
 def causal_fourier(x: Tensor, window: int, rows: int, *, backend: str | None = None) -> Tensor:
     r"""y_i = M^{-1/2} sum_{s<M} cos(2 pi i s / M) x_{i+s-(M-1)}, i = 0 .. rows - 1, M = window: x (B, S, D) -> (B, rows, D).
 
-    x_i, i counted from the first of the last `rows` of S; what lies before x is 0. Row i is bin i of the Fourier transform of the M
-    tokens that end with it. With the lag tau = M - 1 - s and j = i - tau, i s = -(i tau + i) modulo M, and i tau = (i^2 + tau^2 -
-    j^2) / 2 makes the sum a convolution with the chirp exp(i pi tau^2 / M) between two others:
+    x_i, i counted from the first of the last `rows` of S; what lies before x is 0. Row i is bin i of the Fourier transform
+    of the M tokens that end with it. With the lag tau = M - 1 - s and j = i - tau, i s = -(i tau + i) modulo M, and
+    i tau = (i^2 + tau^2 - j^2) / 2 makes the sum a convolution with the chirp exp(i pi tau^2 / M) between two others:
 
         y_i = M^{-1/2} Re( exp(i pi (i^2 + 2 i) / M) sum_{tau<M} exp(i pi tau^2 / M) exp(-i pi j^2 / M) x_j ).
 
-    Squares are reduced modulo 2 M in integers. Four real convolutions of length S, one call of two filters on two gated inputs; the
-    matrix of the sum, rows x S, is never built.
+    Squares are reduced modulo 2 M in integers. Four real convolutions of length S, one call of two filters on two gated
+    inputs; the matrix of the sum, rows x S, is never built.
     """
     start = x.shape[1] - rows
     wide = torch.promote_types(x.dtype, torch.float32)

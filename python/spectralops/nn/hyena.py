@@ -16,8 +16,9 @@ def hyena_recurrence(
     x: list[Tensor], v: Tensor, k: Tensor, bias: Tensor | None, dropout: nn.Module | None, activation: str | None = None,
     backend: str | None = None,
 ) -> Tensor:  # fmt: skip
-    """act(x_0 v_n), v_{o+1} = k_o * (x_{n-o} v_o) + D_o x_{n-o} v_o: x n + 1 gates and v, all (B, H, L); k (n, H, L); bias (n, H).
+    """act(x_0 v_n), v_{o+1} = k_o * (x_{n-o} v_o) + D_o x_{n-o} v_o.
 
+    x: n + 1 gates, v: (B, H, L) each; k (n, H, L), bias (n, H).
     `dropout`, where it drops, acts on x v and stands between gate and convolution.
     """
     orders = len(x) - 1
@@ -33,8 +34,9 @@ def hyena_recurrence(
 
 
 class HyenaOperator(nn.Module):
-    r"""y = W_out act(x_0 v_n), v_{o+1} = k_o * (x_{n-o} v_o) + D_o (x_{n-o} v_o), [x_0, .., x_n, v_0] = short(W_in u), n = order - 1:
-    u (B, L, D) -> (B, L, D).
+    r"""y = W_out act(x_0 v_n), v_{o+1} = k_o * (x_{n-o} v_o) + D_o (x_{n-o} v_o), n = order - 1: u (B, L, D) -> (B, L, D).
+
+    x_0, .., x_n and v_0 are the parts of short(W_in u), a short causal convolution of a linear layer.
 
     Args:
         d_model: D. l_max: the longest row. order: 2 or more, one convolution fewer. filter_order: width of the filter's network.
@@ -42,9 +44,9 @@ class HyenaOperator(nn.Module):
         activation: None, "silu" or "gelu", on x_0 v. backend: :func:`spectralops.fft_conv`'s. Others: :class:`HyenaFilter`'s.
 
     Parameters as in safari's HyenaOperator with one head and one block, whose state loads: `in_proj`, `short_filter`, `filter_fn`
-    (for D (order - 1) channels, channel d (order - 1) + o for order o), `out_proj`; initialised alike. Where safari cuts rows beyond
-    l_max, this raises. Every convolution is one call with its gates and skip inside; with order 2 there is nothing else between
-    the projections but the short filter.
+    (for D (order - 1) channels, channel d (order - 1) + o for order o), `out_proj`; initialised alike. Where safari cuts
+    rows beyond l_max, this raises. Every convolution is one call with its gates and skip inside; with order 2 there is
+    nothing else between the projections but the short filter.
 
     Source: M. Poli et al., Hyena Hierarchy: Towards Larger Convolutional Language Models, 2023.
     """

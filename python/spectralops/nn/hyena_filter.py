@@ -23,7 +23,7 @@ class Sin(nn.Module):
 
 
 class _PositionalEmbedding(nn.Module):
-    """z (1, K, E): [t, cos(f_b w), -sin(f_b w)] with t from 0 to 1, w = 2 pi l / K and f_b from 1e-4 to E' - 1, E' = (E - 1) / 2."""
+    """z (1, K, E) = [t, cos(f w), -sin(f w)], t from 0 to 1, w = 2 pi l / K, f: F = (E - 1) / 2 frequencies, 1e-4 to F - 1."""
 
     def __init__(self, emb_dim: int, seq_len: int, device=None, dtype=None):
         super().__init__()
@@ -56,7 +56,8 @@ class HyenaFilter(nn.Module):
         d_model: H. seq_len: K, the most taps. emb_dim: E of the embedding z, odd, 3 or more. order: width of the network.
         num_inner_mlps: layers of that width. w: initial frequency of the sines; w_mod: a constant factor of it, M2's.
         bidirectional: a second network for the anticausal taps, with the same frequencies. normalized: h_c(l) is divided by
-            sum_c |h_c(l)|. bias: False makes the skip weights 0. modulate, fast_decay_pct, slow_decay_pct, target, shift: the window.
+            sum_c |h_c(l)|. bias: False makes the skip weights 0. modulate, fast_decay_pct, slow_decay_pct, target, shift:
+            the window.
 
     Parameters and buffers, as in the published modules, whose states load: `bias` (H,), the skip weights; `implicit_filter`
     (and `implicit_filter_rev`), linear layers with the sine between them; `pos_emb.z` (1, K, E), a parameter that upstream trains

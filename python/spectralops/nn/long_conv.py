@@ -33,7 +33,8 @@ class LongConv(nn.Module):
             from lag -rev_offset on. skip: whether there is a D. activation: None, "silu" or "gelu".
         layout: "blh", or "bhl" for x (B, H, L). mode, rev_offset, precision, backend: :func:`spectralops.fft_conv`'s.
 
-    Parameters: `kernel` (G, K), `kernel_rev` (G, K) or None, normal with variance 1 / K, or 1 / 2 K each; `skip` (H,) or None, ones.
+    Parameters: `kernel` (G, K), `kernel_rev` (G, K) or None, normal with variance 1 / K, or 1 / 2 K each; `skip` (H,) or
+    None, ones.
 
     forward(x, gate_in=None, gate_out=None, mask=None), as fft_conv's.
     """
@@ -81,11 +82,14 @@ class LongConv(nn.Module):
         if self.skip is not None:
             nn.init.ones_(self.skip)
 
-    def forward(self, x: Tensor, gate_in: Tensor | None = None, gate_out: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, gate_in: Tensor | None = None, gate_out: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         how = {"rev_offset": self.rev_offset} if self.bidirectional else {}
         return fft_conv(
             x, self.kernel, skip=self.skip, gate_in=gate_in, gate_out=gate_out, k_rev=self.kernel_rev, mode=self.mode,
-            activation=self.activation, mask=mask, layout=self.layout, precision=self.precision, backend=chosen(self.backend), **how,
+            activation=self.activation, mask=mask, layout=self.layout, precision=self.precision, backend=chosen(self.backend),
+            **how,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

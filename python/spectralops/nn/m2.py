@@ -19,13 +19,13 @@ class M2Mixer(nn.Module):
 
     Args:
         d_model, l_max: H and the longest row. bidirectional: True, as M2-BERT is trained. residual_long_conv: the second
-            convolution, of u itself. rev_offset: 0, k and r share lag 0, as H3's reference has it; 1, r begins at lag -1, as where upstream
-            pads and joins the two kernels. Weights of one are not for the other.
-        training_additions: LayerNorm of u first, and dropout of x_1 v and before W_out. filter_order, emb_dim, w, w_mod and the rest:
-            :class:`HyenaFilter`'s. backend: :func:`spectralops.fft_conv`'s.
+            convolution, of u itself. rev_offset: 0, k and r share lag 0, as H3's reference has it; 1, r begins at lag -1, as
+            where upstream pads and joins the two kernels. Weights of one are not for the other.
+        training_additions: LayerNorm of u first, and dropout of x_1 v and before W_out. filter_order, emb_dim, w, w_mod and
+            the rest: :class:`HyenaFilter`'s. backend: :func:`spectralops.fft_conv`'s.
 
-    Parameters as in upstream's MonarchMixerSequenceMixing, whose state loads: `filter_fn`, `filter_fn2`, `in_linear`, `short_filter`
-    (three causal taps), `out_linear`, `layernorm`. Upstream returns (y, None).
+    Parameters as in upstream's MonarchMixerSequenceMixing, whose state loads: `filter_fn`, `filter_fn2`, `in_linear`,
+    `short_filter` (three causal taps), `out_linear`, `layernorm`. Upstream returns (y, None).
 
     Source: D. Fu et al., Monarch Mixer: A Simple Sub-Quadratic GEMM-Based Architecture, 2023.
     """
@@ -65,10 +65,10 @@ class M2Mixer(nn.Module):
 
     def _convolve(self, filters: HyenaFilter, v: Tensor, gate_in: Tensor | None, gate_out: Tensor | None) -> Tensor:
         length = v.shape[-1]
-        reverse = {"k_rev": filters.taps(length, reverse=True), "rev_offset": self.rev_offset} if self.bidirectional else {}
-        return fft_conv(
-            v, filters.taps(length), skip=filters.skip(), gate_in=gate_in, gate_out=gate_out, backend=chosen(self.backend), **reverse
-        )
+        how = {"skip": filters.skip(), "gate_in": gate_in, "gate_out": gate_out, "backend": chosen(self.backend)}
+        if self.bidirectional:
+            how |= {"k_rev": filters.taps(length, reverse=True), "rev_offset": self.rev_offset}
+        return fft_conv(v, filters.taps(length), **how)
 
     def forward(self, u: Tensor) -> Tensor:
         _check.tensor("u", u)

@@ -14,12 +14,14 @@ from .long_conv import positive
 
 
 class MegaEMA(nn.Module):
-    r"""y = silu(k * (m x) + omega x), k[d, l] = sum_n p_dn beta_dn gamma_dn N^{-1/2} q_dn^l, p = sigmoid(delta), q = 1 - p sigmoid(alpha):
-    x (B, L, D) -> (B, L, D).
+    r"""y = silu(k * (m x) + omega x), k[d, l] = N^{-1/2} sum_n p_dn beta_dn gamma_dn q_dn^l: x (B, L, D) -> (B, L, D).
+
+    p = sigmoid(delta) damps, q = 1 - p sigmoid(alpha) decays.
 
     Args:
-        embed_dim, ndim: D and N. bidirectional: anticausal taps too, with parameters of their own; lag 0 gets both. truncation: the
-            most taps. batch_first: False for x (L, B, D), transformers' order. backend: :func:`spectralops.fft_conv`'s.
+        embed_dim, ndim: D and N. bidirectional: anticausal taps too, with parameters of their own; lag 0 gets both.
+            truncation: the most taps. batch_first: False for x (L, B, D), transformers' order. backend:
+            :func:`spectralops.fft_conv`'s.
 
     Parameters as in transformers' MegaMultiDimensionDampedEma, whose state loads and whose initial values these are:
     `damping_factor` delta, `decay_factor` alpha, `ema_expansion_matrix` beta (D or 2 D, N, 1), `kernel_projection_matrix` gamma
@@ -87,7 +89,8 @@ class MegaEMA(nn.Module):
         else:
             if attention_mask.shape != x.shape[:2]:
                 raise ValueError(f"attention_mask must have shape {tuple(x.shape[:2])}; got {_check.shape(attention_mask)}")
-            y = F.silu(fft_conv(x, k, gate_in=attention_mask[..., None].to(x.dtype), **how) + x * self.residual_weight.to(x.dtype))
+            conv = fft_conv(x, k, gate_in=attention_mask[..., None].to(x.dtype), **how)
+            y = F.silu(conv + x * self.residual_weight.to(x.dtype))
         return y if self.batch_first else y.transpose(0, 1)
 
     def extra_repr(self) -> str:

@@ -15,12 +15,14 @@ from .long_conv import positive
 def relative_kernel_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, causal: bool = False, backend: str | None = None
 ) -> Tensor:
-    r"""z_i = sum_j e^{b_{i-j}} (q_i . k_j) v_j / sum_j e^{b_{i-j}} (q_i . k_j): q, k (B, h, n, r), positive features; v (B, h, n, d);
-    bias (h, 2 n - 1), b_{-(n-1)} first -> (B, h, n, d).
+    r"""z_i = sum_j e^{b_{i-j}} (q_i . k_j) v_j / sum_j e^{b_{i-j}} (q_i . k_j) in each head.
 
-    Both sums are q_i applied to a Toeplitz product of k_j [v_j, 1]: r (d + 1) channels of a head share its kernel, so a head has one
-    transform. The largest b of a head is subtracted, which cancels. causal: only j <= i, and only b_0 .. b_{n-1} are used.
-    Memory: k_j [v_j, 1], r (d + 1) numbers a token and head. Computed in float32 for 16-bit inputs. Divisions by 0 give NaN.
+    q, k (B, h, n, r), positive features; v (B, h, n, d); bias (h, 2 n - 1), b_{-(n-1)} first -> (B, h, n, d).
+
+    Both sums are q_i applied to a Toeplitz product of k_j [v_j, 1]: r (d + 1) channels of a head share its kernel, so a head
+    has one transform. The largest b of a head is subtracted, which cancels. causal: only j <= i, and only b_0 .. b_{n-1} are
+    used. Memory: k_j [v_j, 1], r (d + 1) numbers a token and head. Computed in float32 for 16-bit inputs. Divisions by 0
+    give NaN.
     """
     (batch, heads, n, r), d = q.shape, v.shape[-1]
     if n == 0:
@@ -44,11 +46,11 @@ class RelativeKernelAttention(nn.Module):
 
     Args:
         dim, heads: D and h. max_len: the longest row. features: r (default the size of a head). causal: j <= i alone.
-        scale: 1 as published, which keeps the estimate's variance small. feature_map: "exp", or "elu" for phi = elu + 1 of q and k
-            as they are. bias: of the four projections. backend: :func:`spectralops.fft_conv`'s.
+        scale: 1 as published, which keeps the estimate's variance small. feature_map: "exp", or "elu" for phi = elu + 1 of q
+            and k as they are. bias: of the four projections. backend: :func:`spectralops.fft_conv`'s.
 
-    Parameters: `qkv`, `out`, linear layers; `relative_bias` (h, 2 max_len - 1), zeros, b_{-(max_len-1)} first. Buffer: `projection`
-    (r, D / h), w, orthogonal in blocks, with the lengths of normal rows.
+    Parameters: `qkv`, `out`, linear layers; `relative_bias` (h, 2 max_len - 1), zeros, b_{-(max_len-1)} first. Buffer:
+    `projection` (r, D / h), w, orthogonal in blocks, with the lengths of normal rows.
 
     Source: S. Luo et al., Stable, Fast and Accurate: Kernelized Attention with Relative Positional Encoding, 2021.
     """

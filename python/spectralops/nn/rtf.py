@@ -13,18 +13,19 @@ from .long_conv import positive
 
 
 class RTF(nn.Module):
-    r"""y = k * u, k the impulse response of :math:`h_0 + (b_1 z^{-1} + .. + b_n z^{-n}) / (1 + a_1 z^{-1} + .. + a_n z^{-n})`, evaluated on
-    the roots of unity of `trunc_len`: u (B, L, D) -> (B, L, D), L <= trunc_len.
+    r"""y = k * u, k the taps of a rational transfer function: u (B, L, D) -> (B, L, D), L <= trunc_len.
+
+    :math:`h_0 + (b_1 z^{-1} + .. + b_n z^{-n}) / (1 + a_1 z^{-1} + .. + a_n z^{-n})`, evaluated on roots of unity.
 
     Args:
-        d_model, state_size: D and n. trunc_len: the longest row, above n. num_a: sets of denominators, each for D / num_a channels
-            side by side (default D). dropout: of the taps. bidirectional: a second half of all parameters for the anticausal taps, from
-            lag -1 on. init: "zeros", "xavier" (may be unstable) or "montel". constraint: None, or "l1_montel", which keeps poles in
-            the unit circle. backend: :func:`spectralops.fft_conv`'s.
+        d_model, state_size: D and n. trunc_len: the longest row, above n. num_a: sets of denominators, each for D / num_a
+            channels side by side (default D). dropout: of the taps. bidirectional: a second half of all parameters for the
+            anticausal taps, from lag -1 on. init: "zeros", "xavier" (may be unstable) or "montel". constraint: None, or
+            "l1_montel", which keeps poles in the unit circle. backend: :func:`spectralops.fft_conv`'s.
 
-    Parameters as in RTF's module, whose state loads: `ab` (d (num_a + D), n), d = 1 or 2, denominators first; `h_0` (d D,), normal;
-    with the constraint `scalar` (d num_a,). The period of the taps is trunc_len made even, as there. For bidirectional rows of odd
-    length upstream's two transforms have different sizes; here they have not.
+    Parameters as in RTF's module, whose state loads: `ab` (d (num_a + D), n), d = 1 or 2, denominators first; `h_0` (d D,),
+    normal; with the constraint `scalar` (d num_a,). The period of the taps is trunc_len made even, as there. For
+    bidirectional rows of odd length upstream's two transforms have different sizes; here they have not.
 
     :meth:`spectrum` transforms the kernel once; forward takes it, for inference.
 
@@ -97,4 +98,5 @@ class RTF(nn.Module):
         return fft_conv(u, k, layout="blh", backend=chosen(self.backend), **reverse)
 
     def extra_repr(self) -> str:
-        return f"{self.d_model}, {self.state_size}, trunc_len={self.trunc_len}, num_a={self.num_a}, bidirectional={self.bidirectional}"
+        size = f"{self.d_model}, {self.state_size}, trunc_len={self.trunc_len}, num_a={self.num_a}"
+        return f"{size}, bidirectional={self.bidirectional}"

@@ -18,8 +18,9 @@ from .long_conv import positive, row_mask
 class S4DKernel(nn.Module):
     r"""k[h, l] = 2 Re sum_n C_hn (exp(dt_h A_hn) - 1) / A_hn exp(l dt_h A_hn), A = -exp(log_A_real) + i A_imag: zero-order hold.
 
-    Parameters as in s4's minimal S4DKernel, whose state loads: `C` (H, N / 2, 2), complex normal; `log_dt` (H,), uniform between the
-    logarithms of dt_min and dt_max; `log_A_real` (H, N / 2) = log(1/2), `A_imag` (H, N / 2) = pi n. With `bidirectional` `C_rev` as C.
+    Parameters as in s4's minimal S4DKernel, whose state loads: `C` (H, N / 2, 2), complex normal; `log_dt` (H,), uniform
+    between the logarithms of dt_min and dt_max; `log_A_real` (H, N / 2) = log(1/2), `A_imag` (H, N / 2) = pi n. With
+    `bidirectional` `C_rev` as C.
     """
 
     def __init__(self, d_model: int, d_state: int = 64, *, dt_min: float = 1e-3, dt_max: float = 0.1, bidirectional: bool = False,
@@ -41,7 +42,8 @@ class S4DKernel(nn.Module):
     def forward(self, L: int, reverse: bool = False) -> Tensor:
         """(H, L), in float32 or float64."""
         wide = torch.promote_types(self.C.dtype, torch.float32)
-        c, log_dt, log_real, imag = (t.to(wide) for t in (self.C_rev if reverse else self.C, self.log_dt, self.log_A_real, self.A_imag))
+        c = (self.C_rev if reverse else self.C).to(wide)
+        log_dt, log_real, imag = (t.to(wide) for t in (self.log_dt, self.log_A_real, self.A_imag))
         real, dt = -torch.exp(log_real), torch.exp(log_dt)[:, None]
         a, b = real * dt, imag * dt  # dt A
         grown = torch.exp(a)

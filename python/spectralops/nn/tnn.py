@@ -49,8 +49,8 @@ class TNO(nn.Module):
     Args:
         h, dim: heads and d, the channels of one; every head and channel has coefficients of its own. rpe_dim: width of f.
         causal: only i >= j. use_decay: gamma is the constant `gamma`; use_multi_decay: gamma + (1 - gamma) sigmoid(g), g learned.
-        par_type: f sees m (1), m / (n - 1) (2), or exp(m / (n - 1)) (3, causal alone). layers, act ("relu", "silu", "gelu"), residual,
-            bias: of f. backend: :func:`spectralops.fft_conv`'s.
+        par_type: f sees m (1), m / (n - 1) (2), or exp(m / (n - 1)) (3, causal alone). layers, act ("relu", "silu", "gelu"),
+            residual, bias: of f. backend: :func:`spectralops.fft_conv`'s.
 
     Parameters as in TNN's Tno with its parameterless norm, whose state loads: `rpe.pos_proj`, `rpe.layers`, `rpe.out`, linear
     layers as nn.Linear initialises them; `gamma` (h, 1, d).
@@ -132,9 +132,8 @@ class TNO(nn.Module):
             return t.transpose(1, 2).flatten(2)
 
         reverse = {} if back is None or n == 1 else {"k_rev": back, "rev_offset": 1}
-        y = fft_conv(
-            joined(x), ahead, gate_out=None if gate is None else joined(gate), layout="blh", backend=chosen(self.backend), **reverse
-        )
+        gate = None if gate is None else joined(gate)
+        y = fft_conv(joined(x), ahead, gate_out=gate, layout="blh", backend=chosen(self.backend), **reverse)
         return y.unflatten(2, (self.h, self.dim)).transpose(1, 2)
 
     def extra_repr(self) -> str:
@@ -145,11 +144,11 @@ class TNN(nn.Module):
     r"""y = W_o (u T(v)) + x, u = silu(W_u z), v = silu(W_v z), z = norm(x), T a :class:`TNO`: the gated Toeplitz unit,
     x (B, n, D) -> (B, n, D).
 
-    Args: embed_dim: D. num_heads: h. expand_ratio: u and v have int(expand_ratio D) channels, made a multiple of h. use_norm: a norm
-    before W_o. normalize: TNO's. rpe_embedding, rpe_layers, and the rest: TNO's.
+    Args: embed_dim: D. num_heads: h. expand_ratio: u and v have int(expand_ratio D) channels, made a multiple of h.
+    use_norm: a norm before W_o. normalize: TNO's. rpe_embedding, rpe_layers, and the rest: TNO's.
 
-    Parameters as in TNN's Gtu with its parameterless norm, whose state loads: `u_proj`, `v_proj`, `o`, `toep`. The gate u is in T's
-    call. Source: as TNO.
+    Parameters as in TNN's Gtu with its parameterless norm, whose state loads: `u_proj`, `v_proj`, `o`, `toep`. The gate u is
+    in T's call. Source: as TNO.
     """
 
     def __init__(
@@ -179,7 +178,8 @@ class TNN(nn.Module):
         self.v_proj = nn.Linear(embed_dim, width * num_heads, bias=bias, **place)
         self.u_proj = nn.Linear(embed_dim, width * num_heads, bias=bias, **place)
         self.o = nn.Linear(width * num_heads, embed_dim, bias=bias, **place)
-        self.toep = TNO(num_heads, width, rpe_embedding, act=rpe_act, layers=rpe_layers, gamma=gamma, bias=bias, **toeplitz, **place)
+        how = {"act": rpe_act, "layers": rpe_layers, "gamma": gamma, "bias": bias, **toeplitz, **place}
+        self.toep = TNO(num_heads, width, rpe_embedding, **how)
         self.norm = _SimpleRMSNorm()
 
     def forward(self, x: Tensor) -> Tensor:
