@@ -24,11 +24,11 @@ OPS = (  # the names that explain and profile take
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
 )  # fmt: skip
 
-__all__ = [*OPS, "KernelSpectrum", "stu_conv", "basis", "explain", "replace", "nn", "testing", "compat", "OPS"]
+__all__ = [*OPS, "KernelSpectrum", "stu_conv", "basis", "explain", "replace", "nn", "testing", "distributed", "compat", "OPS"]
 
 
 def __getattr__(name: str):
-    if name in ("nn", "testing", "profile", "kernels", "compat"):
+    if name in ("nn", "testing", "profile", "kernels", "distributed", "compat"):
         import importlib
 
         return importlib.import_module(f"{__name__}.{name}")
