@@ -44,8 +44,8 @@ def flash(u, k, n, pregate=None, postgate=None):
 
 
 # FFT size, L, K: linear, circular, wrapped a little and a lot, taps beyond the transform
-SIZES = [(42, 21, 21), (41, 21, 21), (64, 21, 9), (21, 21, 21), (21, 21, 5), (32, 21, 21), (32, 21, 32), (22, 21, 22), (24, 21, 40),
-         (32, 32, 32), (30, 1, 30), (7, 1, 3), (2, 2, 2)]  # fmt: skip
+SIZES = [(42, 21, 21), (41, 21, 21), (64, 21, 9), (21, 21, 21), (21, 21, 5), (32, 21, 21), (32, 21, 32), (22, 21, 22),
+         (24, 21, 40), (32, 32, 32), (30, 1, 30), (7, 1, 3), (2, 2, 2)]  # fmt: skip
 
 
 @pytest.mark.parametrize("n, length, taps", SIZES)
@@ -73,12 +73,14 @@ def test_flash_fft_conv_takes_what_upstream_does_not():
     module = FlashFFTConv(3 * L, use_32_butterfly=False)
     torch.testing.assert_close(module(u, k[0], pregate=g), so.fft_conv(u, k[0], gate_in=g))
     torch.testing.assert_close(module(u.mT.contiguous().mT, k[0], postgate=g), g * so.fft_conv(u, k[0]))
-    assert torch.autograd.gradgradcheck(lambda a, b: module(a, b), (u[0, :1].detach().requires_grad_(), k[0].detach().requires_grad_()))
+    small = (u[0, :1].detach().requires_grad_(), k[0].detach().requires_grad_())
+    assert torch.autograd.gradgradcheck(lambda a, b: module(a, b), small)
 
 
 def test_flash_fft_conv_loads_a_state_with_tables():
     model = torch.nn.Sequential(FlashFFTConv(256), torch.nn.Linear(2, 2))
-    state = {**model.state_dict(), "0.f_sqrt_N_fft": torch.ones(3), "0.twiddle_factors_fft": torch.ones(3), "0.twid": torch.ones(3)}
+    tables = dict.fromkeys(("0.f_sqrt_N_fft", "0.twiddle_factors_fft", "0.twid"), torch.ones(3))
+    state = {**model.state_dict(), **tables}
     model.load_state_dict(state)
     with pytest.raises(RuntimeError, match="Unexpected key.*0.other"):
         model.load_state_dict({**state, "0.other": torch.ones(3)})
