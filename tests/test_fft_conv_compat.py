@@ -12,6 +12,16 @@ from spectralops.testing import Tally
 B, H, L = 3, 4, 21
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Rows this short gain nothing from a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+
 def draw(*shapes, dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]

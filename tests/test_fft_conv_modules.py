@@ -19,6 +19,16 @@ from spectralops.testing import Tally
 B, L, D = 2, 37, 6  # a length that no transform likes
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Rows this short gain nothing from a second one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+
 def with_bias(module):
     torch.nn.init.normal_(module.relative_bias)
     return module
@@ -137,6 +147,18 @@ def test_half_precision_rounds_like_its_input(name):
         y, narrow = module(x), module.bfloat16()(x.bfloat16())
     assert narrow.dtype == torch.bfloat16
     assert ((narrow - y).norm() / y.norm()) < 0.06
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if " " not in n and n != "M2"])
+def test_autocast_does_not_narrow_kernels(name):
+    module, x = make(name).eval(), torch.randn(B, 20, D)
+    taps = {"S4D": lambda: module.kernel(20), "Mega": lambda: module.taps(20), "RTF": lambda: module.taps(20)[0]}.get(name, lambda: x)
+    with torch.no_grad():
+        y, k = module(x), taps()
+        with torch.autocast("cpu", torch.bfloat16):
+            narrow = module(x)
+            assert torch.equal(taps(), k)
+    assert ((narrow - y).norm() / y.norm()) < 0.05
 
 
 # ---- states ------------------------------------------------------------------------------------------------------------

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
 from torch import Tensor
+
+
+def no_autocast(like: Tensor):
+    """A context in which products are of their operands' dtype."""
+    if like.is_meta:  # a device that autocast does not know
+        return contextlib.nullcontext()
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -14,7 +22,13 @@ def exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tenso
     c, rate: the real parts; imaginary: the imaginary ones of both. With l = l1 + l2, l1 a multiple of S = ceil(sqrt(length)) and
     l2 < S, exp(rate l) = exp(rate l1) exp(rate l2), so the sum is a product of two matrices, (length / S, N) and (N, S) for
     each h: memory H (length + 2 N sqrt(length)) numbers, where the whole table would take H N length.
+    The products are not narrowed by autocast.
     """
+    with no_autocast(c):
+        return _exponential_sum(c, rate, length, imaginary)
+
+
+def _exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tensor, Tensor] | None) -> Tensor:
     step = max(1, math.isqrt(length - 1) + 1) if length else 1
     coarse = torch.arange(0, max(length, 1), step, device=c.device).to(c.dtype)  # (length / S,)
     fine = torch.arange(step, device=c.device).to(c.dtype)  # (S,)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from .. import _check
 from ..ops.fft_conv import fft_conv
+from .exponentials import no_autocast
 from .kan_spec import chosen
 from .long_conv import positive
 
@@ -21,7 +22,7 @@ def relative_kernel_attention(
 
     Both sums are q_i applied to a Toeplitz product of k_j [v_j, 1]: r (d + 1) channels of a head share its kernel, so a head
     has one transform. The largest b of a head is subtracted, which cancels. causal: only j <= i, and only b_0 .. b_{n-1} are
-    used. Memory: k_j [v_j, 1], r (d + 1) numbers a token and head. Computed in float32 for 16-bit inputs. Divisions by 0
+    used. Memory: k_j [v_j, 1], r (d + 1) numbers a token and head. Computed in float32 for 16-bit inputs and under autocast. Divisions by 0
     give NaN.
     """
     (batch, heads, n, r), d = q.shape, v.shape[-1]
@@ -34,7 +35,8 @@ def relative_kernel_attention(
     features = k.to(wide).transpose(2, 3)  # (B, h, r, n)
     products = (features[:, :, :, None] * values[:, :, None]).flatten(1, 3)  # (B, h r (d + 1), n)
     summed = fft_conv(products, taps, mode="causal" if causal else "toeplitz", backend=backend)
-    z = torch.einsum("bhnr,bhrdn->bhnd", q.to(wide), summed.view(batch, heads, r, d + 1, n))
+    with no_autocast(v):
+        z = torch.einsum("bhnr,bhrdn->bhnd", q.to(wide), summed.view(batch, heads, r, d + 1, n))
     return (z[..., :d] / z[..., d:]).to(v.dtype)
 
 
@@ -95,7 +97,8 @@ class RelativeKernelAttention(nn.Module):
             return F.elu(x) + 1
         x = F.normalize(x, dim=-1) * self.scale
         w = self.projection.to(x.dtype)
-        return torch.exp(F.linear(x, w) - 0.5 * self.scale**2) * len(w) ** -0.5
+        with no_autocast(x):
+            return torch.exp(F.linear(x, w) - 0.5 * self.scale**2) * len(w) ** -0.5
 
     def forward(self, x: Tensor) -> Tensor:
         _check.tensor("x", x)
@@ -105,7 +108,7 @@ class RelativeKernelAttention(nn.Module):
         if n > self.max_len:
             raise ValueError(f"x has rows of {n}, longer than max_len = {self.max_len}")
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, h, n, D / h) each
-        wide = torch.promote_types(x.dtype, torch.float32)
+        wide = torch.promote_types(v.dtype, torch.float32)
         bias = self.relative_bias[:, self.max_len - n : self.max_len + n - 1].to(wide)
         z = relative_kernel_attention(
             self.phi(q.to(wide)), self.phi(k.to(wide)), v, bias, causal=self.causal, backend=chosen(self.backend)

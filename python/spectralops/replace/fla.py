@@ -16,7 +16,7 @@ from .conv_common import conv_plan, probe_rows, takes
 from .matcher import Matcher, Plan, Refused, require
 
 _PATHS = ("fla.modules.long_conv", "fla.modules.convolution")
-_NOTE = "rows much shorter than max_len see later tokens, as they did: upstream's taps beyond a row wrap around"
+_NOTE = "rows shorter than max_len see later tokens, as they did: upstream's taps beyond a row wrap around"
 
 
 def _convolve(x: Tensor, k: Tensor, like: Tensor) -> Tensor:
