@@ -230,3 +230,23 @@ KAN_PROGRAMS = 1024
 KAN_STEPS = 8
 KAN_WORKSPACE = 1 << 26  # elements
 KAN_REDUCE_BLOCK = 1024
+
+
+class Fft(NamedTuple):
+    n1: int
+    n2: int
+    channels: int  # a program
+    warps: int
+
+
+# fft_conv, by complex points N = n1 n2; shorter rows are padded to 256, the least that two products of 16 make.
+FFT_CONV = {
+    256: Fft(16, 16, 8, 4),
+    512: Fft(16, 32, 8, 4),
+    1024: Fft(32, 32, 4, 4),
+    2048: Fft(32, 64, 2, 4),
+    4096: Fft(64, 64, 1, 8),
+    8192: Fft(64, 128, 1, 16),
+}
+FFT_CONV_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
+FFT_CONV_WORKSPACE = 1 << 27  # elements of its partial sums
