@@ -1,14 +1,17 @@
-"""The transform of fft_conv in Triton: N = N1 N2 complex points as two levels of matrix products.
+"""The transform of fft_conv in Triton: N = N1 N2 N3 complex points as two (N3 = 1) or three levels of matrix products.
 
-With j = j1 N2 + j2 and m = m1 + N1 m2 the quarter-shifted spectrum of ops/fft_conv_reference.py is
+With j = (j1 N2 + j2) N3 + j3 and m = m1 + N1 (m2 + N2 m3) the quarter-shifted spectrum of ops/fft_conv_reference.py is
 
-    Q_m = sum_{j2} W2[j2, m2] T[m1, j2] sum_{j1} W1[m1, j1] z_j                W1 = exp(-2 pi i j1 (m1 + 1/4) / N1)
-                                                                              T  = exp(-2 pi i j2 (m1 + 1/4) / N)
-                                                                              W2 = exp(-2 pi i j2 m2 / N2)
+    Q_m = sum_{j3} W3[m3, j3] T2[m2, j3] sum_{j2} W2[m2, j2] T1[m1, j2 j3] sum_{j1} W1[m1, j1] z_j
 
-so the turn exp(-i pi j / 2N) costs nothing: it is in W1 and T.  A row stands as a tile (N1, N2), the time j in the order of
-memory, its spectrum as the tile of (m1, m2), which is left so: the kernel's is kept in the same order.  R channels share a
-product: side by side (N1, R N2) on the side of time, one below the other (N1 R, N2) on the side of frequency.
+    W1 = exp(-2 pi i j1 (m1 + 1/4) / N1)      T1 = exp(-2 pi i (j2 N3 + j3) (m1 + 1/4) / N)
+    W2 = exp(-2 pi i j2 m2 / N2)              T2 = exp(-2 pi i j3 m2 / N2 N3)                   W3 = exp(-2 pi i j3 m3 / N3)
+
+so the turn exp(-i pi j / 2N) costs nothing: it is in W1 and T1.  Each sum is a product from the left with a matrix of 16 or 32
+rows: every warp holds all of the matrix, which is small, and columns of its own of the data, so that nothing is held twice.
+Between levels the axis to be summed is brought to the front.  A row stands as (N1; r, j2, j3), r one of R channels beside
+each other, and its spectrum as (m3; r, m2, m1), both in the order of memory.  N1 = 8 is a product of 16 rows, P = 2 halves of
+j2 beside each other: W1 x I.
 
 Operands: float32 and float16 data three tf32 products for one, whose error is float32's; bfloat16 data and precision
 "high" one tf32 product, whose 2^-11 is a quarter of what rounding to bfloat16 loses; sums and everything between the
@@ -44,76 +47,132 @@ def operand(x, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def matrix(p, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The real and the imaginary part of a table (2, ROWS, COLUMNS)."""
-    o = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    return tl.load(p + o), tl.load(p + ROWS * COLUMNS + o)
+def matrix(p, SIZE: tl.constexpr, KEEP: tl.constexpr):
+    """The real and the imaginary part of a table (2, SIZE, SIZE).  KEEP differs between a transform and its inverse, so that the
+    compiler loads again what it would else keep in registers from the one to the other.
+    """
+    o = tl.arange(0, SIZE)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
+    return tl.load(p + o, eviction_policy=KEEP), tl.load(p + SIZE * SIZE + o, eviction_policy=KEEP)
 
 
 @triton.jit
-def twiddle(p_w, N1: tl.constexpr, N2: tl.constexpr, R: tl.constexpr):
-    """T for R channels side by side: (N1, R N2)."""
-    o = tl.arange(0, N1)[:, None] * N2 + tl.arange(0, R * N2)[None, :] % N2
-    p = p_w + 2 * N1 * N1
-    return tl.load(p + o), tl.load(p + N1 * N2 + o)
+def times_matrix(p, re, im, SIZE: tl.constexpr, INVERSE: tl.constexpr, PRECISION: tl.constexpr):
+    """W (re + i im), or conj(W) (re + i im), for a table of SIZE rows."""
+    re, im = operand(re, PRECISION), operand(im, PRECISION)
+    w_re, w_im = matrix(p, SIZE, "evict_last" if INVERSE else "")
+    a_re = tl.dot(w_re, re, input_precision=PRECISION)
+    a_im = tl.dot(w_re, im, input_precision=PRECISION)
+    b_re = tl.dot(w_im, im, input_precision=PRECISION)
+    b_im = tl.dot(w_im, re, input_precision=PRECISION)
+    if INVERSE:
+        return a_re + b_re, a_im - b_im
+    else:
+        return a_re - b_re, a_im + b_im
 
 
 @triton.jit
-def transform(lo, hi, p_w, N1: tl.constexpr, N2: tl.constexpr, R: tl.constexpr, HIGH: tl.constexpr, PRECISION: tl.constexpr):
-    """z = lo - i hi (N1, R N2), hi 0 unless HIGH -> its spectrum (N1 R, N2)."""
+def twiddle(p, re, im, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PERIOD: tl.constexpr, SIGN: tl.constexpr):
+    """times T (ROWS, PERIOD), or its conjugate, repeated along the columns."""
+    o = tl.arange(0, ROWS)[:, None] * PERIOD + tl.arange(0, COLUMNS)[None, :] % PERIOD
+    KEEP: tl.constexpr = "" if SIGN > 0 else "evict_last"
+    t_re = tl.load(p + o, eviction_policy=KEEP)
+    t_im = SIGN * tl.load(p + ROWS * PERIOD + o, eviction_policy=KEEP)
+    return re * t_re - im * t_im, re * t_im + im * t_re
+
+
+@triton.jit
+def second(x, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constexpr, P: tl.constexpr, BACK: tl.constexpr):
+    """(N1 P; r, j2 j3) -> (N2; r, m1, j3), or BACK."""
+    if BACK:
+        x = tl.permute(tl.reshape(x, (P, N2 // P, R, N1, N3)), (3, 0, 2, 1, 4))
+        return tl.reshape(x, (N1 * P, R * (N2 // P) * N3))
+    else:
+        x = tl.permute(tl.reshape(x, (N1, P, R, N2 // P, N3)), (1, 3, 2, 0, 4))
+        return tl.reshape(x, (N2, R * N1 * N3))
+
+
+@triton.jit
+def third(x, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constexpr, BACK: tl.constexpr):
+    """(N2; r, m1, j3) -> (N3; r, m2, m1), or BACK."""
+    if BACK:
+        return tl.reshape(tl.permute(tl.reshape(x, (N3, R, N2, N1)), (2, 1, 3, 0)), (N2, R * N1 * N3))
+    else:
+        return tl.reshape(tl.permute(tl.reshape(x, (N2, R, N1, N3)), (3, 1, 0, 2)), (N3, R * N2 * N1))
+
+
+@triton.jit
+def transform(
+    lo, hi, p_w, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
+    HIGH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """z = lo - i hi in time, hi 0 unless HIGH -> its spectrum."""
+    S1: tl.constexpr = N1 * P
     lo = operand(lo, PRECISION)
-    w_re, w_im = matrix(p_w, N1, N1)
-    a_re = tl.dot(w_re, lo, input_precision=PRECISION)
-    a_im = tl.dot(w_im, lo, input_precision=PRECISION)
+    w_re, w_im = matrix(p_w, S1, "")
+    re = tl.dot(w_re, lo, input_precision=PRECISION)
+    im = tl.dot(w_im, lo, input_precision=PRECISION)
     if HIGH:
         hi = operand(hi, PRECISION)
-        a_re = tl.dot(w_im, hi, a_re, input_precision=PRECISION)
-        a_im = tl.dot(-w_re, hi, a_im, input_precision=PRECISION)
-    t_re, t_im = twiddle(p_w, N1, N2, R)
-    b_re = tl.reshape(operand(a_re * t_re - a_im * t_im, PRECISION), (N1 * R, N2))
-    b_im = tl.reshape(operand(a_re * t_im + a_im * t_re, PRECISION), (N1 * R, N2))
-    w_re, w_im = matrix(p_w + 2 * N1 * (N1 + N2), N2, N2)
-    re = tl.dot(b_re, w_re, input_precision=PRECISION)
-    im = tl.dot(b_re, w_im, input_precision=PRECISION)
-    re = tl.dot(b_im, -w_im, re, input_precision=PRECISION)
-    im = tl.dot(b_im, w_re, im, input_precision=PRECISION)
+        re = tl.dot(w_im, hi, re, input_precision=PRECISION)
+        im -= tl.dot(w_re, hi, input_precision=PRECISION)
+    re, im = twiddle(p_w + 2 * S1 * S1, re, im, S1, R * N1 * N2 * N3 // S1, N1 * N2 * N3 // S1, 1.0)
+    re, im = second(re, N1, N2, N3, R, P, False), second(im, N1, N2, N3, R, P, False)
+    p = p_w + 2 * S1 * S1 + 2 * N1 * N2 * N3
+    re, im = times_matrix(p, re, im, N2, False, PRECISION)
+    if N3 > 1:
+        re, im = twiddle(p + 2 * N2 * N2, re, im, N2, R * N1 * N3, N3, 1.0)
+        re, im = third(re, N1, N2, N3, R, False), third(im, N1, N2, N3, R, False)
+        re, im = times_matrix(p + 2 * N2 * (N2 + N3), re, im, N3, False, PRECISION)
     return re, im
 
 
 @triton.jit
-def back(re, im, p_w, N1: tl.constexpr, N2: tl.constexpr, R: tl.constexpr, HIGH: tl.constexpr, PRECISION: tl.constexpr):
-    """N times the inverse: a spectrum (N1 R, N2) -> lo (N1, R N2) and hi, which is lo unless HIGH."""
+def back(
+    re, im, p_w, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
+    HIGH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """N times the inverse: a spectrum -> lo and hi in time; hi is lo unless HIGH."""
+    S1: tl.constexpr = N1 * P
+    p = p_w + 2 * S1 * S1 + 2 * N1 * N2 * N3
+    if N3 > 1:
+        re, im = times_matrix(p + 2 * N2 * (N2 + N3), re, im, N3, True, PRECISION)
+        re, im = third(re, N1, N2, N3, R, True), third(im, N1, N2, N3, R, True)
+        re, im = twiddle(p + 2 * N2 * N2, re, im, N2, R * N1 * N3, N3, -1.0)
+    re, im = times_matrix(p, re, im, N2, True, PRECISION)
+    re, im = second(re, N1, N2, N3, R, P, True), second(im, N1, N2, N3, R, P, True)
+    re, im = twiddle(p_w + 2 * S1 * S1, re, im, S1, R * N1 * N2 * N3 // S1, N1 * N2 * N3 // S1, -1.0)
     re, im = operand(re, PRECISION), operand(im, PRECISION)
-    w_re, w_im = matrix(p_w + 2 * N1 * (N1 + N2), N2, N2)
-    b_re = tl.dot(re, w_re, input_precision=PRECISION)
-    b_im = tl.dot(im, w_re, input_precision=PRECISION)
-    b_re = tl.dot(im, w_im, b_re, input_precision=PRECISION)
-    b_im = tl.dot(re, -w_im, b_im, input_precision=PRECISION)
-    b_re, b_im = tl.reshape(b_re, (N1, R * N2)), tl.reshape(b_im, (N1, R * N2))
-    t_re, t_im = twiddle(p_w, N1, N2, R)
-    a_re, a_im = operand(b_re * t_re + b_im * t_im, PRECISION), operand(b_im * t_re - b_re * t_im, PRECISION)
-    w_re, w_im = matrix(p_w + 2 * N1 * (N1 + N2) + 2 * N2 * N2, N1, N1)  # conj(W1), transposed
-    lo = tl.dot(w_re, a_re, input_precision=PRECISION)
-    lo = tl.dot(-w_im, a_im, lo, input_precision=PRECISION)
+    w_re, w_im = matrix(p + 2 * N2 * N2 + (2 * N2 * N3 + 2 * N3 * N3 if N3 > 1 else 0), S1, "")  # W1, transposed
+    lo = tl.dot(w_re, re, input_precision=PRECISION)
+    lo = tl.dot(w_im, im, lo, input_precision=PRECISION)
     hi = lo
     if HIGH:
-        hi = tl.dot(-w_re, a_im, input_precision=PRECISION)
-        hi = tl.dot(-w_im, a_re, hi, input_precision=PRECISION)
+        hi = tl.dot(w_im, re, input_precision=PRECISION) - tl.dot(w_re, im, input_precision=PRECISION)
     return lo, hi
 
 
 @triton.jit
-def places(i_h, N1: tl.constexpr, N2: tl.constexpr, R: tl.constexpr):
-    """Channel (1, R N2) and time (N1, R N2) of a tile in time; block i_h of R channels."""
-    column = tl.arange(0, R * N2)[None, :]
-    return (i_h * R + column // N2).to(tl.int64), tl.arange(0, N1)[:, None] * N2 + column % N2
+def _beside(i_h, SIZE: tl.constexpr, ROWS: tl.constexpr, R: tl.constexpr):
+    """Channel and index of the elements of a tile (ROWS, R SIZE / ROWS), R things of SIZE beside each other."""
+    COLUMNS: tl.constexpr = SIZE // ROWS
+    column = tl.arange(0, R * COLUMNS)[None, :]
+    if R == 1:
+        return tl.zeros([1, 1], tl.int64) + i_h, tl.arange(0, ROWS)[:, None] * COLUMNS + column
+    else:
+        return (i_h * R + column // COLUMNS).to(tl.int64), tl.arange(0, ROWS)[:, None] * COLUMNS + column % COLUMNS
 
 
 @triton.jit
-def bins(i_h, N1: tl.constexpr, N2: tl.constexpr, R: tl.constexpr):
-    """Channel (N1 R, 1) and place in a spectrum of its own (N1 R, N2) of a tile in frequency."""
-    row = tl.arange(0, N1 * R)[:, None]
-    return (i_h * R + row % R).to(tl.int64), row // R * N2 + tl.arange(0, N2)[None, :]
+def places(i_h, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constexpr, P: tl.constexpr, WIDE: tl.constexpr):
+    """Channel and time of a tile in time; block i_h of R channels.  WIDE: a time times a stride may leave 32 bits."""
+    h, t = _beside(i_h, N1 * N2 * N3, N1 * P, R)
+    return h, t.to(tl.int64 if WIDE else tl.int32)
+
+
+@triton.jit
+def bins(i_h, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constexpr):
+    """Channel and frequency of a tile in frequency."""
+    return _beside(i_h, N1 * N2 * N3, N3 if N3 > 1 else N2, R)
 
 
 @triton.jit
@@ -129,16 +188,16 @@ def stretch(i_b, p_cu, length):
 @triton.jit
 def product_of(p_x, o_x, x_t, p_g, o_g, g_t, t, m):
     """x g at times t, or x where there is no g; o_x, o_g are the offsets of a channel's first element."""
-    x = load(p_x + o_x + t.to(tl.int64) * x_t, m)
+    x = load(p_x + o_x + t * x_t, m)
     if p_g is not None:
-        x = x * load(p_g + o_g + t.to(tl.int64) * g_t, m)
+        x = x * load(p_g + o_g + t * g_t, m)
     return x
 
 
 @triton.jit
-def row_sums(x, N1: tl.constexpr, N2: tl.constexpr, R: tl.constexpr):
-    """Sums over the times of each channel: (N1, R N2) -> (R,)."""
-    return tl.sum(tl.sum(tl.reshape(x, (N1, R, N2)), 2), 0)
+def row_sums(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr, R: tl.constexpr):
+    """Sums over the times of each channel: (ROWS, R COLUMNS) -> (R,)."""
+    return tl.sum(tl.sum(tl.reshape(x, (ROWS, R, COLUMNS)), 2), 0)
 
 
 # ---- host ----------------------------------------------------------------------------------------
@@ -181,19 +240,25 @@ def _tf32(t: torch.Tensor) -> torch.Tensor:
 
 
 @functools.lru_cache(maxsize=64)
-def tables(n1: int, n2: int, one_pass: bool, device: torch.device) -> torch.Tensor:
-    """W1, T, W2 and conj(W1) transposed, one after the other; the matrices are tf32's where one pass would cut them."""
-    w1, t, w2 = _turns(n1, n1, 0.25, n1), _turns(n1, n2, 0.25, n1 * n2), _turns(n2, n2, 0.0, n2)
-    if one_pass:
-        w1, w2 = _tf32(w1), _tf32(w2)
-    back = w1.transpose(1, 2) * torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]
-    return torch.cat([x.flatten() for x in (w1, t, w2, back)]).float().to(device)
+def tables(row: configs.Fft, one_pass: bool, device: torch.device) -> torch.Tensor:
+    """W1, T1, W2, with a third level T2 and W3, and W1 transposed, one after the other, computed in float64; the matrices
+    are tf32's where one pass would cut them.
+    """
+    n1, n2, n3, pairs = row.n1, row.n2, row.n3, row.pairs
+    cut = _tf32 if one_pass else lambda t: t
+    eye = torch.eye(pairs, dtype=torch.float64)
+    w1 = cut(torch.stack([torch.kron(t, eye) for t in _turns(n1, n1, 0.25, n1)]))
+    parts = [w1, _turns(n1, n2 * n3, 0.25, n1 * n2 * n3), cut(_turns(n2, n2, 0.0, n2))]
+    if n3 > 1:
+        parts += [_turns(n2, n3, 0.0, n2 * n3), cut(_turns(n3, n3, 0.0, n3))]
+    parts.append(w1.transpose(1, 2))
+    return torch.cat([t.flatten() for t in parts]).float().to(device)
 
 
-def plan(n: int, channels: int, x: torch.Tensor, precision: str) -> tuple[dict, int, int]:
-    """Arguments every kernel takes for N points, channels a program, warps."""
-    row = configs.FFT_CONV[n]
+def plan(n: int, channels: int, x: torch.Tensor, precision: str) -> tuple[dict, int, dict]:
+    """Arguments every kernel takes for N points, channels a program, options of the launch."""
+    row, mode = configs.FFT_CONV[n], input_precision(x.dtype, precision)
     r = min(row.channels, common.next_power_of_2(channels))
-    mode = input_precision(x.dtype, precision)
-    arguments = {"p_w": tables(row.n1, row.n2, mode == "tf32", x.device), "N1": row.n1, "N2": row.n2, "R": r, "PRECISION": mode}
-    return arguments, r, row.warps
+    arguments = {"p_w": tables(row, mode == "tf32", x.device), "N1": row.n1, "N2": row.n2, "N3": row.n3, "R": r, "P": row.pairs,
+                 "PRECISION": mode}  # fmt: skip
+    return arguments, r, {"warps": row.warps, "fuse": True, "registers": min(255, 2048 // row.warps)}
