@@ -248,7 +248,6 @@ FFT_CONV = {
     1024: Fft(4, 16, 16, 4, 1, 4),
     2048: Fft(8, 16, 16, 2, 1, 8),
     4096: Fft(16, 16, 16, 1, 1, 8),
-    8192: Fft(16, 16, 32, 1, 1, 16),
 }
 FFT_CONV_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
 FFT_CONV_WORKSPACE = 1 << 27  # elements of its partial sums
