@@ -292,7 +292,7 @@ def _gradient(call, plan, shared, shape, e, u, gate_in, gate_out, mask, need):
     if call.grid:
         return (sums / n).movedim(-2, -1).contiguous(), d_skip
     kernels = samples * unit
-    arguments, r, options = dft.plan(n, kernels, e, call.precision)
+    arguments, r, options = dft.plan(n, kernels, shared["like"], call.precision)
     taps = torch.empty(shape, **make)
     launch(e, taps_kernel, (cdiv(kernels, r),), **options, p_q=sums, p_k=taps, groups=kernels, size=size, lag0=call.lag0,
            HIGH=size - call.lag0 > n or call.lag0 > 0, **arguments)  # fmt: skip

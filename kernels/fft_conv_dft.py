@@ -261,4 +261,4 @@ def plan(n: int, channels: int, x: torch.Tensor, precision: str) -> tuple[dict, 
     r = min(row.channels, common.next_power_of_2(channels))
     arguments = {"p_w": tables(row, mode == "tf32", x.device), "N1": row.n1, "N2": row.n2, "N3": row.n3, "R": r, "P": row.pairs,
                  "PRECISION": mode}  # fmt: skip
-    return arguments, r, {"warps": row.warps, "fuse": True, "registers": min(255, 2048 // row.warps)}
+    return arguments, r, {"warps": row.warps, "stages": 1, "fuse": True, "registers": min(255, 2048 // row.warps)}
