@@ -250,4 +250,5 @@ FFT_CONV = {
     4096: Fft(16, 16, 16, 1, 1, 8),
 }
 FFT_CONV_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
+FFT_CONV_SLAB = 4096  # points from which on a gradient's sum is kept in memory between rows
 FFT_CONV_WORKSPACE = 1 << 27  # elements of its partial sums

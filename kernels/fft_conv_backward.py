@@ -157,12 +157,14 @@ def adjoint_kernel(
 
 @triton.jit(do_not_specialize=["length", "rows", "steps"])
 def gradient_kernel(
-    p_e, p_u, p_g, p_o, p_mask, p_cu, p_w, p_sum, p_ds, channels, per_group, length, rows, steps,
+    p_e, p_u, p_g, p_o, p_mask, p_cu, p_w, p_sum, p_v, p_ds, channels, per_group, length, rows, steps,
     e_b, e_f, e_h, e_t, u_b, u_h, u_t, g_b, g_h, g_t, o_b, o_f, o_h, o_t, s_chunk, s_within,
     FILTERS: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
     N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """sum_b conj(V) DC of chunk c, filter f, channel h at c s_chunk + (h % per_group) s_within + f G + h / per_group."""
+    """sum_b conj(V) DC of chunk c, filter f, channel h at c s_chunk + (h % per_group) s_within + f G + h / per_group.
+    With p_v, a program's own memory, V waits there, and the sum in its place, where registers have no room beside a transform.
+    """
     N: tl.constexpr = N1 * N2 * N3
     blocks = tl.cdiv(channels, R)
     i_h, f = tl.program_id(0) % blocks, tl.program_id(0) // blocks % FILTERS
@@ -171,6 +173,12 @@ def gradient_kernel(
     TAIL: tl.constexpr = N3 if N3 > 1 else N2
     re, im = tl.zeros([TAIL, R * N // TAIL], tl.float32), tl.zeros([TAIL, R * N // TAIL], tl.float32)
     d_skip = tl.zeros([R], tl.float32)
+    h_q, o_q = bins(i_h, N1, N2, N3, R)
+    m_q = (h_q < channels) & (o_q >= 0)
+    if p_sum is not None:
+        place = i_c * s_chunk + h_q % per_group * s_within + f * (channels // per_group) + h_q // per_group
+        p = p_sum + place * (2 * N) + o_q
+        o_v = (tl.program_id(0).to(tl.int64) * R + h_q - i_h * R) * (2 * N) + o_q
 
     for i in tl.range(0, tl.minimum(steps, rows - i_c * steps).to(tl.int32)):
         i_b = i_c * steps + i
@@ -182,27 +190,44 @@ def gradient_kernel(
             factor = load(p_mask + i_b * channels + h, h < channels)
         o_e, o_o = i_row * e_b + start * e_t + h * e_h + f * e_f, i_row * o_b + start * o_t + h * o_h + f * o_f
         o_u, o_g = i_row * u_b + start * u_t + h * u_h, i_row * g_b + start * g_t + h * g_h
-        v_lo = product_of(p_u, o_u, u_t, p_g, o_g, g_t, t, m)
-        c_lo = dc_of(p_e, o_e, e_t, p_o, o_o, o_t, factor, t, m)
-        v_hi, c_hi = v_lo, c_lo
-        if HIGH:
-            v_hi = product_of(p_u, o_u, u_t, p_g, o_g, g_t, t + N, m_hi)
-            c_hi = dc_of(p_e, o_e, e_t, p_o, o_o, o_t, factor, t + N, m_hi)
-        if p_ds is not None:
-            d_skip += row_sums(v_lo * c_lo + v_hi * c_hi if HIGH else v_lo * c_lo, N1 * P, N // (N1 * P), R)
         if p_sum is not None:
-            v_re, v_im = transform(v_lo, v_hi, p_w, N1, N2, N3, R, P, HIGH, PRECISION)
-            c_re, c_im = transform(c_lo, c_hi, p_w, N1, N2, N3, R, P, HIGH, PRECISION)
-            re += v_re * c_re + v_im * c_im
-            im += v_re * c_im - v_im * c_re
+            lo = product_of(p_u, o_u, u_t, p_g, o_g, g_t, t, m)
+            hi = lo
+            if HIGH:
+                hi = product_of(p_u, o_u, u_t, p_g, o_g, g_t, t + N, m_hi)
+            v_re, v_im = transform(lo, hi, p_w, N1, N2, N3, R, P, HIGH, PRECISION)
+            if p_v is not None:
+                tl.store(p_v + o_v, v_re)
+                tl.store(p_v + o_v + N, v_im)
+            tl.debug_barrier()  # nothing is loaded, or kept, for two transforms at once
+        lo = dc_of(p_e, o_e, e_t, p_o, o_o, o_t, factor, t, m)
+        hi = lo
+        if HIGH:
+            hi = dc_of(p_e, o_e, e_t, p_o, o_o, o_t, factor, t + N, m_hi)
+        if p_ds is not None:
+            products = lo * product_of(p_u, o_u, u_t, p_g, o_g, g_t, t, m)
+            if HIGH:
+                products += hi * product_of(p_u, o_u, u_t, p_g, o_g, g_t, t + N, m_hi)
+            d_skip += row_sums(products, N1 * P, N // (N1 * P), R)
+        if p_sum is not None:
+            c_re, c_im = transform(lo, hi, p_w, N1, N2, N3, R, P, HIGH, PRECISION, "evict_last")
+            if p_v is not None:
+                tl.debug_barrier()
+                v_re, v_im = tl.load(p_v + o_v), tl.load(p_v + o_v + N)
+            s_re, s_im = v_re * c_re + v_im * c_im, v_re * c_im - v_im * c_re
+            if p_v is not None:
+                s_re += tl.load(p, mask=m_q & (i > 0), other=0)
+                s_im += tl.load(p + N, mask=m_q & (i > 0), other=0)
+                tl.store(p, s_re, mask=m_q)
+                tl.store(p + N, s_im, mask=m_q)
+                tl.debug_barrier()
+            else:
+                re, im = re + s_re, im + s_im
 
     if p_ds is not None:
         i = i_h * R + tl.arange(0, R)
         tl.store(p_ds + (i_c * FILTERS + f) * channels + i, d_skip, mask=i < channels)
-    if p_sum is not None:
-        h_q, o_q = bins(i_h, N1, N2, N3, R)
-        place = i_c * s_chunk + h_q % per_group * s_within + f * (channels // per_group) + h_q // per_group
-        p, m_q = p_sum + place * (2 * N) + o_q, (h_q < channels) & (o_q >= 0)
+    if p_sum is not None and p_v is None:
         tl.store(p, re, mask=m_q)
         tl.store(p + N, im, mask=m_q)
 
@@ -279,10 +304,12 @@ def _gradient(call, plan, shared, shape, e, u, gate_in, gate_out, mask, need):
     d_skip = torch.empty((chunks, filters, channels), **make) if need["skip"] else None
     lead = within if samples > 1 else chunks * within  # a sample has one chunk of one row
     sums = torch.empty((lead, samples, filters, groups, 2, n), **make) if need["kernel"] else None
+    own = need["kernel"] and n >= configs.FFT_CONV_SLAB
+    waiting = torch.empty((blocks * filters * chunks, r, 2, n), **make) if own else None
     unit = filters * groups
     places = (unit, samples * unit) if samples > 1 else (within * unit, unit)
     launch(e, gradient_kernel, (blocks * filters * chunks,), **options, p_e=e, p_u=u, p_g=gate_in, p_o=gate_out, p_mask=mask,
-           p_sum=sums, p_ds=d_skip, **shared["all"], rows=rows, steps=steps, **forward.strides("e", e, "bfht"),
+           p_sum=sums, p_v=waiting, p_ds=d_skip, **shared["all"], rows=rows, steps=steps, **forward.strides("e", e, "bfht"),
            **forward.strides("u", u, "bht"), **forward.strides("g", gate_in, "bht"), **forward.strides("o", gate_out, "bfht"),
            s_chunk=places[0], s_within=places[1], WIDE=forward.wide(n, e, u, gate_in, gate_out), **arguments)  # fmt: skip
     d_skip = None if d_skip is None else d_skip.sum(0)

@@ -48,33 +48,30 @@ def operand(x, PRECISION: tl.constexpr):
 
 @triton.jit
 def matrix(p, SIZE: tl.constexpr, KEEP: tl.constexpr):
-    """The real and the imaginary part of a table (2, SIZE, SIZE).  KEEP differs between a transform and its inverse, so that the
-    compiler loads again what it would else keep in registers from the one to the other.
+    """The real and the imaginary part of a table (2, SIZE, SIZE).  KEEP is how a cache is asked to hold it; it differs between the
+    two transforms of a kernel, so that the compiler loads again what it would else keep in registers from one to the other.
     """
     o = tl.arange(0, SIZE)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
     return tl.load(p + o, eviction_policy=KEEP), tl.load(p + SIZE * SIZE + o, eviction_policy=KEEP)
 
 
 @triton.jit
-def times_matrix(p, re, im, SIZE: tl.constexpr, INVERSE: tl.constexpr, PRECISION: tl.constexpr):
+def times_matrix(p, re, im, SIZE: tl.constexpr, INVERSE: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr):
     """W (re + i im), or conj(W) (re + i im), for a table of SIZE rows."""
     re, im = operand(re, PRECISION), operand(im, PRECISION)
-    w_re, w_im = matrix(p, SIZE, "evict_last" if INVERSE else "")
+    w_re, w_im = matrix(p, SIZE, KEEP)
+    # all of re's products before im's: operands are what registers are short of
     a_re = tl.dot(w_re, re, input_precision=PRECISION)
-    a_im = tl.dot(w_re, im, input_precision=PRECISION)
-    b_re = tl.dot(w_im, im, input_precision=PRECISION)
-    b_im = tl.dot(w_im, re, input_precision=PRECISION)
-    if INVERSE:
-        return a_re + b_re, a_im - b_im
-    else:
-        return a_re - b_re, a_im + b_im
+    a_im = tl.dot(-w_im if INVERSE else w_im, re, input_precision=PRECISION)
+    a_re = tl.dot(w_im if INVERSE else -w_im, im, a_re, input_precision=PRECISION)
+    a_im = tl.dot(w_re, im, a_im, input_precision=PRECISION)
+    return a_re, a_im
 
 
 @triton.jit
-def twiddle(p, re, im, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PERIOD: tl.constexpr, SIGN: tl.constexpr):
+def twiddle(p, re, im, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PERIOD: tl.constexpr, SIGN: tl.constexpr, KEEP: tl.constexpr):
     """times T (ROWS, PERIOD), or its conjugate, repeated along the columns."""
     o = tl.arange(0, ROWS)[:, None] * PERIOD + tl.arange(0, COLUMNS)[None, :] % PERIOD
-    KEEP: tl.constexpr = "" if SIGN > 0 else "evict_last"
     t_re = tl.load(p + o, eviction_policy=KEEP)
     t_im = SIGN * tl.load(p + ROWS * PERIOD + o, eviction_policy=KEEP)
     return re * t_re - im * t_im, re * t_im + im * t_re
@@ -103,26 +100,26 @@ def third(x, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constex
 @triton.jit
 def transform(
     lo, hi, p_w, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
-    HIGH: tl.constexpr, PRECISION: tl.constexpr,
+    HIGH: tl.constexpr, PRECISION: tl.constexpr, KEEP: tl.constexpr = "",
 ):  # fmt: skip
     """z = lo - i hi in time, hi 0 unless HIGH -> its spectrum."""
     S1: tl.constexpr = N1 * P
     lo = operand(lo, PRECISION)
-    w_re, w_im = matrix(p_w, S1, "")
+    w_re, w_im = matrix(p_w, S1, KEEP)
     re = tl.dot(w_re, lo, input_precision=PRECISION)
     im = tl.dot(w_im, lo, input_precision=PRECISION)
     if HIGH:
         hi = operand(hi, PRECISION)
         re = tl.dot(w_im, hi, re, input_precision=PRECISION)
-        im -= tl.dot(w_re, hi, input_precision=PRECISION)
-    re, im = twiddle(p_w + 2 * S1 * S1, re, im, S1, R * N1 * N2 * N3 // S1, N1 * N2 * N3 // S1, 1.0)
+        im = tl.dot(-w_re, hi, im, input_precision=PRECISION)
+    re, im = twiddle(p_w + 2 * S1 * S1, re, im, S1, R * N1 * N2 * N3 // S1, N1 * N2 * N3 // S1, 1.0, KEEP)
     re, im = second(re, N1, N2, N3, R, P, False), second(im, N1, N2, N3, R, P, False)
     p = p_w + 2 * S1 * S1 + 2 * N1 * N2 * N3
-    re, im = times_matrix(p, re, im, N2, False, PRECISION)
+    re, im = times_matrix(p, re, im, N2, False, KEEP, PRECISION)
     if N3 > 1:
-        re, im = twiddle(p + 2 * N2 * N2, re, im, N2, R * N1 * N3, N3, 1.0)
+        re, im = twiddle(p + 2 * N2 * N2, re, im, N2, R * N1 * N3, N3, 1.0, KEEP)
         re, im = third(re, N1, N2, N3, R, False), third(im, N1, N2, N3, R, False)
-        re, im = times_matrix(p + 2 * N2 * (N2 + N3), re, im, N3, False, PRECISION)
+        re, im = times_matrix(p + 2 * N2 * (N2 + N3), re, im, N3, False, KEEP, PRECISION)
     return re, im
 
 
@@ -135,12 +132,12 @@ def back(
     S1: tl.constexpr = N1 * P
     p = p_w + 2 * S1 * S1 + 2 * N1 * N2 * N3
     if N3 > 1:
-        re, im = times_matrix(p + 2 * N2 * (N2 + N3), re, im, N3, True, PRECISION)
+        re, im = times_matrix(p + 2 * N2 * (N2 + N3), re, im, N3, True, "evict_last", PRECISION)
         re, im = third(re, N1, N2, N3, R, True), third(im, N1, N2, N3, R, True)
-        re, im = twiddle(p + 2 * N2 * N2, re, im, N2, R * N1 * N3, N3, -1.0)
-    re, im = times_matrix(p, re, im, N2, True, PRECISION)
+        re, im = twiddle(p + 2 * N2 * N2, re, im, N2, R * N1 * N3, N3, -1.0, "evict_last")
+    re, im = times_matrix(p, re, im, N2, True, "evict_last", PRECISION)
     re, im = second(re, N1, N2, N3, R, P, True), second(im, N1, N2, N3, R, P, True)
-    re, im = twiddle(p_w + 2 * S1 * S1, re, im, S1, R * N1 * N2 * N3 // S1, N1 * N2 * N3 // S1, -1.0)
+    re, im = twiddle(p_w + 2 * S1 * S1, re, im, S1, R * N1 * N2 * N3 // S1, N1 * N2 * N3 // S1, -1.0, "evict_last")
     re, im = operand(re, PRECISION), operand(im, PRECISION)
     w_re, w_im = matrix(p + 2 * N2 * N2 + (2 * N2 * N3 + 2 * N3 * N3 if N3 > 1 else 0), S1, "")  # W1, transposed
     lo = tl.dot(w_re, re, input_precision=PRECISION)

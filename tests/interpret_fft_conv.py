@@ -179,6 +179,8 @@ def many_rows():
     configs.FFT_CONV_PROGRAMS = 4
     assert fft_conv_backward.partition(7, 1, 1000) == (2, 4)
     check(b=7, h=4, g=2, length=40, gates="", mask=False)
+    configs.FFT_CONV_SLAB = 256
+    check(b=7, h=4, g=2, length=40, gates="", mask=False, draws=1)
 
 
 @case(("float32",), ("bfloat16",), quick=[("float32",)])
