@@ -1,0 +1,59 @@
+// y = act(gate_out (conv(v) + skip v)) mask, v = gate_in u: a row of a channel for a group of lanes.
+#pragma once
+
+#include "spectralops/fft_conv.h"
+
+namespace spectralops {
+namespace fft {
+
+template <typename T, typename E>
+SO_DEVICE void store_results(E& e, const ConvParams& p, const Row& row, int sample, int filter, int half) {
+  using C = typename E::C;
+  const i64 u = row.at(p.u, 0), in = row.at(p.gate_in, 0), out = row.at(p.gate_out, filter), y = row.at(p.y, filter);
+  const C skip = element<C>(p.skip, i64(filter) * p.channels + row.channel, C(0));
+  const C mask = element<C>(p.mask, i64(sample) * p.channels + row.channel, C(1));
+  each_time(e, row, half, row.from, row.to, [&](int i, int time) {
+    C c = e.cells[i];
+    if (p.skip) {
+      const C v = element<T>(p.u.data, u + time * p.u.time, C(0)) *
+                  element<T>(p.gate_in.data, in + time * p.gate_in.time, C(1));
+      c += skip * v;
+    }
+    const C z = c * element<T>(p.gate_out.data, out + time * p.gate_out.time, C(1));
+    static_cast<T*>(const_cast<void*>(p.y.data))[y + time * p.y.time] = narrow<T>(activate(z, p.activation) * mask);
+  });
+}
+
+template <typename E>
+SO_KERNEL(E::THREADS, 1)
+fft_conv_forward(const ConvParams p) {
+  using C = typename E::C;
+  E e(p.layout, dynamic_shared<C>(), p.tables);
+  for (i64 block = i64(blockIdx.x) * p.layout.slots; block < p.items; block += i64(gridDim.x) * p.layout.slots) {
+    const bool live = block + e.slot < p.items;
+    const int item = live ? int(block) + e.slot : 0, segment = item % p.segments, rest = item / p.segments;
+    const int sample = live ? p.channels_first ? rest / p.channels : rest % p.rows : 0;
+    const int channel = live ? p.channels_first ? rest % p.channels : rest / p.rows : 0;
+    const Row row = row_of(p, sample, channel, segment, live);
+    Pair<C>* const park = parked(e, p, 0, int(blockIdx.x));
+    load_row(e, p, row);
+    e.forward();
+    if (p.filters > 1) set_aside(e, park);
+    for (int filter = 0; filter < p.filters; ++filter) {
+      if (filter > 0) take_back(e, park);
+      multiply_spectrum<false>(e, p, kernel_of(p, sample, filter, channel));
+      e.inverse();
+      SO_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        if (!half_reaches(e, half, row.origin, row.to)) continue;
+        give_half(e, half);
+        with_storage<C>(p.dtype, [&](auto type) {
+          store_results<decltype(type)>(e, p, row, sample, filter, half);
+        });
+      }
+    }
+  }
+}
+
+}  // namespace fft
+}  // namespace spectralops
