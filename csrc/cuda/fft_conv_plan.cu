@@ -86,8 +86,7 @@ void deal_rows(const Call& c, Plan* plan) {
   p.items = int(c.channels * p.chunks);
   p.again = c.activation != SPECTRALOPS_IDENTITY || c.dgate_out || c.dmask;
   const bool rows = c.du || c.dgate_in;
-  p.parks = (c.dkernel || c.filters > 1 ? 1 : 0);
-  if (rows && c.filters > 1) p.parks = 2;
+  p.parks = rows && c.filters > 1 ? 3 : c.dkernel || c.filters > 1 ? 2 : 1;
   if (rows && c.skip) p.parks += 1;
   plan->sum_products = c.dkernel && (p.chunks > 1 || c.channels > c.groups);
 }
@@ -103,7 +102,9 @@ void lay_out(const Call& c, bool backward, const DeviceLimits& limits, Plan* pla
   const i64 real = plan->wide ? 8 : 4, n = plan->form.points();
   const i64 set = 2 * real * p.layout.slots * n;  // of a block
   plan->blocks = smaller(ceil_div(p.items, p.layout.slots), kGridLimit);
-  const bool in_shared = plan->cells + p.parks * set <= limits.shared_limit / 2;
+  // Registers let 512 threads onto a multiprocessor; the sets go to shared memory where they leave it as full.
+  const i64 resident = larger(kResidentThreads / plan->threads, 1);
+  const bool in_shared = (plan->cells + p.parks * set) * resident <= limits.shared_limit;
   plan->shared = plan->cells + (in_shared ? p.parks * set : 0);
   if (p.parks && !in_shared) plan->blocks = smaller(plan->blocks, i64(kParkBlocks) * limits.sm_count);
   i64 at = 0;

@@ -16,6 +16,7 @@ using Call = spectralops_fft_conv_call;
 constexpr i64 kGridLimit = 0x7fffffff, kItemLimit = 0x7fffff00;
 constexpr i64 kItemBlocks = 1024;  // blocks aimed at by the backward pass: beyond them an item takes several rows
 constexpr int kParkBlocks = 2;     // blocks a multiprocessor where lanes set aside into memory
+constexpr int kResidentThreads = 512;  // of 65536 / 128 registers
 constexpr double kPointCost = 4;   // of loading and storing a point, in radix-2 layers of a transform
 constexpr double kCutGain = 0.8;   // rows are cut into windows where that costs at most this much of the whole
 // ----------------------------------------------------------------------------------------------------------------------

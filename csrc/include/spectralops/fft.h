@@ -134,15 +134,16 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
   SO_DEVICE C& cell(int first, int low, int s, int r) const {
     return cells[(first ^ (swizzle(r << low) << beside)) + ((s << bits) << beside)];
   }
-  SO_DEVICE void put(const C (&v)[ODD][EACH], int low) const {
-    const int at = first(low);
+  // The pass is hidden from the compiler, which would keep the addresses of all points from one use to the next.
+  SO_DEVICE void put(const C (&v)[ODD][EACH], int pass) const {
+    const int low = hidden(pass), at = first(low);
     SO_UNROLL
     for (int s = 0; s < ODD; ++s)
       SO_UNROLL
       for (int r = 0; r < EACH; ++r) cell(at, low, s, r) = v[s][r];
   }
-  SO_DEVICE void get(C (&v)[ODD][EACH], int low) const {
-    const int at = first(low);
+  SO_DEVICE void get(C (&v)[ODD][EACH], int pass) const {
+    const int low = hidden(pass), at = first(low);
     SO_UNROLL
     for (int s = 0; s < ODD; ++s)
       SO_UNROLL

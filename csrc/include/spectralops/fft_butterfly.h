@@ -58,20 +58,30 @@ template <int LOG> struct Orders {  // as tables, which unrolled loops fold
   }
 };
 
-template <typename C> SO_DEVICE void multiply(C& x, C& y, const Pair<C>& w) {
-  const C a = x * w.x - y * w.y;
-  y = x * w.y + y * w.x;
-  x = a;
-}
+SO_DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
+SO_DEVICE double fused(double a, double b, double c) { return fma(a, b, c); }
+
 template <typename C> SO_DEVICE Pair<C> product(const Pair<C>& a, const Pair<C>& b) {
-  return Pair<C>{a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x};
+  return Pair<C>{fused(a.x, b.x, -(a.y * b.y)), fused(a.x, b.y, a.y * b.x)};
+}
+template <typename C> SO_DEVICE void multiply(C& x, C& y, const Pair<C>& w) {
+  const Pair<C> p = product(Pair<C>{x, y}, w);
+  x = p.x, y = p.y;
+}
+
+// The same number, but the compiler does not know: addresses made from it are made again instead of being kept in registers.
+SO_DEVICE int hidden(int i) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(i));
+#endif
+  return i;
 }
 
 // (x + i y) exp(-2 pi i k / TURN); k is a constant after unrolling.
 template <int TURN, typename C> SO_DEVICE void rotate(C& x, C& y, int k) {
   constexpr Roots<C, TURN> root;
-  const C a = x, b = y;
   if (k == 0) return;
+  const C a = x, b = y;
   if (4 * k == TURN) {
     x = b, y = -a;
   } else if (8 * k == TURN) {
@@ -79,7 +89,7 @@ template <int TURN, typename C> SO_DEVICE void rotate(C& x, C& y, int k) {
   } else if (8 * k == 3 * TURN) {
     x = root.x[TURN / 8] * (b - a), y = -root.x[TURN / 8] * (a + b);
   } else {
-    x = a * root.x[k] - b * root.y[k], y = a * root.y[k] + b * root.x[k];
+    multiply(x, y, Pair<C>{root.x[k], root.y[k]});
   }
 }
 

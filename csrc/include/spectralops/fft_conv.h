@@ -1,8 +1,8 @@
 // What the kernels of fft_conv share: their arguments, the row a group of lanes works on, and its numbers in time.
 //
-// A lane's numbers in time stand in cells of its own, one for each of its points, so that loops over them need not be
-// unrolled; the cells are those of the exchanges.  Half 0 holds the real parts, positions 0 .. N - 1 of the window,
-// half 1 the imaginary ones with their sign turned, positions N .. 2 N - 1.
+// z_j = x_j - i x_{j+N}: half 0, the real parts, is positions 0 .. N - 1 of a window, half 1, the imaginary ones with their sign
+// turned, positions N .. 2 N - 1.  Loops over a lane's numbers in time go through memory of its own, so that they need not be
+// unrolled: cells of the exchanges in the forward pass, a set of its own in the backward one.
 #pragma once
 
 #include "spectralops/fft.h"
@@ -103,31 +103,22 @@ template <typename C> SO_DEVICE C activate_slope(C z, int activation) {
   return C(1);
 }
 
-// f(i, time) for the lane's positions of a half that lie in [from, to); i is the cell's.
-template <typename E, typename F>
-SO_DEVICE void each_time(const E& e, const Row& row, int half, int from, int to, const F& f) {
-  SO_UNROLL_BY(4)
-  for (int n = 0; n < E::POINTS; ++n) {
-    const int time = row.origin + (half * E::POINTS + n) * e.lanes + e.lane;
-    if (time >= from && time < to) f(e.own(n), time);
-  }
-}
+// Loops over a lane's numbers in time stay loops, of so many steps at a time: a lane of many points has no registers for more.
+template <typename E> struct Steps {
+  static constexpr int value = E::POINTS * int(sizeof(typename E::C)) > 64 ? 1 : 4;
+};
 
-template <typename E> SO_DEVICE void clear_cells(const E& e) {
-  SO_UNROLL_BY(4)
-  for (int n = 0; n < E::POINTS; ++n) e.cells[e.own(n)] = typename E::C(0);
-}
 template <typename E> SO_DEVICE void take_half(E& e, int half) {
   SO_UNROLL
   for (int n = 0; n < E::POINTS; ++n) {
     const typename E::C v = e.cells[e.own(n)];
     if (half == 0) e.re(n) = v;
-    else e.im(n) = -v;
+    else e.im(n) = v;
   }
 }
 template <typename E> SO_DEVICE void give_half(E& e, int half) {
   SO_UNROLL
-  for (int n = 0; n < E::POINTS; ++n) e.cells[e.own(n)] = half == 0 ? e.re(n) : -e.im(n);
+  for (int n = 0; n < E::POINTS; ++n) e.cells[e.own(n)] = half == 0 ? e.re(n) : e.im(n);
 }
 template <typename E> SO_DEVICE void clear_half(E& e, int half) {
   SO_UNROLL
@@ -136,30 +127,24 @@ template <typename E> SO_DEVICE void clear_half(E& e, int half) {
     else e.im(n) = typename E::C(0);
   }
 }
-// Whether positions of a half can hold times before `to`; the same in a block whose rows have at most that length.
+// Whether positions of a half can hold times before `to`.
 template <typename E> SO_DEVICE bool half_reaches(const E& e, int half, int origin, int to) {
   return origin + half * e.size() < to;
 }
 
-// v = gate_in u, zero outside the row.
-template <typename E> SO_DEVICE void load_row(E& e, const ConvParams& p, const Row& row) {
+// A half of z as it is before the transform: v = gate_in u, or in half 1 -v; zero outside the row. Number n goes to n * stride.
+template <typename T, typename E>
+SO_DEVICE void fill_half(const E& e, const ConvParams& p, const Row& row, int half, typename E::C* to, int stride) {
   using C = typename E::C;
-  SO_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    if (!half_reaches(e, half, row.origin, row.length)) {
-      clear_half(e, half);
-      continue;
-    }
-    clear_cells(e);
-    with_storage<C>(p.dtype, [&](auto type) {
-      using T = decltype(type);
-      const i64 u = row.at(p.u, 0), gate = row.at(p.gate_in, 0);
-      each_time(e, row, half, 0, row.length, [&](int i, int time) {
-        e.cells[i] = element<T>(p.u.data, u + time * p.u.time, C(0)) *
-                     element<T>(p.gate_in.data, gate + time * p.gate_in.time, C(1));
-      });
-    });
-    take_half(e, half);
+  const i64 u = row.at(p.u, 0), gate = row.at(p.gate_in, 0);
+  SO_UNROLL_BY(Steps<E>::value)
+  for (int n = 0; n < E::POINTS; ++n) {
+    const int time = row.origin + (half * E::POINTS + n) * e.lanes + e.lane;
+    C v = C(0);
+    if (time >= 0 && time < row.length)
+      v = element<T>(p.u.data, u + time * p.u.time, C(0)) *
+          element<T>(p.gate_in.data, gate + time * p.gate_in.time, C(1));
+    to[n * stride] = half ? -v : v;
   }
 }
 
@@ -167,37 +152,37 @@ template <typename E> SO_DEVICE void load_row(E& e, const ConvParams& p, const R
 template <bool CONJUGATE, typename E> SO_DEVICE void multiply_spectrum(E& e, const ConvParams& p, i64 kernel) {
   const Pair<typename E::C>* k =
       static_cast<const Pair<typename E::C>*>(p.spectrum) + kernel * e.size() + e.lane;
+  const int lanes = hidden(e.lanes);
   SO_UNROLL
   for (int n = 0; n < E::POINTS; ++n) {
-    Pair<typename E::C> w = k[n * e.lanes];
+    Pair<typename E::C> w = k[n * lanes];
     if (CONJUGATE) w.y = -w.y;
     multiply(e.re(n), e.im(n), w);
   }
 }
 
-// A lane's own complex numbers, `which` of several sets, in shared or device memory.
+// A lane's own complex numbers, `which` of several sets, in shared or device memory: number n stands at n * 32.
 template <typename E> SO_DEVICE Pair<typename E::C>* parked(const E& e, const ConvParams& p, int which, int block) {
   using C = typename E::C;
-  const i64 own = i64(which * E::POINTS) * blockDim.x + threadIdx.x;
+  const i64 own = i64(which * E::POINTS) * blockDim.x + e.own(0);
   if (p.park == nullptr) return reinterpret_cast<Pair<C>*>(e.cells + E::POINTS * blockDim.x) + own;
   return static_cast<Pair<C>*>(p.park) + block * (i64(p.parks * E::POINTS) * blockDim.x) + own;
 }
-// The last set as two numbers for each of the lane's positions: sum over filters of skip dc.
+// The last set as two numbers for each of the lane's positions: sum over filters of skip dc; that of place n at n * 32.
 template <typename E> SO_DEVICE typename E::C* skipped_of(const E& e, const ConvParams& p, int block) {
-  Pair<typename E::C>* set = parked(e, p, p.parks - 1, block) - threadIdx.x;
-  return &set->x + threadIdx.x;
+  return &(parked(e, p, p.parks - 1, block) - e.own(0))->x + 2 * e.own(0) - int(threadIdx.x & 31u);
 }
 template <typename E> SO_DEVICE void set_aside(E& e, Pair<typename E::C>* park) {
   SO_UNROLL
-  for (int n = 0; n < E::POINTS; ++n) park[n * blockDim.x] = Pair<typename E::C>{e.re(n), e.im(n)};
+  for (int n = 0; n < E::POINTS; ++n) park[n * 32] = Pair<typename E::C>{e.re(n), e.im(n)};
 }
 template <typename E> SO_DEVICE void take_back(E& e, const Pair<typename E::C>* park) {
   SO_UNROLL
-  for (int n = 0; n < E::POINTS; ++n) e.re(n) = park[n * blockDim.x].x, e.im(n) = park[n * blockDim.x].y;
+  for (int n = 0; n < E::POINTS; ++n) e.re(n) = park[n * 32].x, e.im(n) = park[n * 32].y;
 }
 template <typename E> SO_DEVICE void add_parked(E& e, const Pair<typename E::C>* park) {
   SO_UNROLL
-  for (int n = 0; n < E::POINTS; ++n) e.re(n) += park[n * blockDim.x].x, e.im(n) += park[n * blockDim.x].y;
+  for (int n = 0; n < E::POINTS; ++n) e.re(n) += park[n * 32].x, e.im(n) += park[n * 32].y;
 }
 
 }  // namespace fft

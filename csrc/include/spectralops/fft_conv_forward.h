@@ -12,8 +12,11 @@ SO_DEVICE void store_results(E& e, const ConvParams& p, const Row& row, int samp
   const i64 u = row.at(p.u, 0), in = row.at(p.gate_in, 0), out = row.at(p.gate_out, filter), y = row.at(p.y, filter);
   const C skip = element<C>(p.skip, i64(filter) * p.channels + row.channel, C(0));
   const C mask = element<C>(p.mask, i64(sample) * p.channels + row.channel, C(1));
-  each_time(e, row, half, row.from, row.to, [&](int i, int time) {
-    C c = e.cells[i];
+  SO_UNROLL_BY(Steps<E>::value)
+  for (int n = 0; n < E::POINTS; ++n) {
+    const int time = row.origin + (half * E::POINTS + n) * e.lanes + e.lane;
+    if (time < row.from || time >= row.to) continue;
+    C c = half ? -e.cells[e.own(n)] : e.cells[e.own(n)];
     if (p.skip) {
       const C v = element<T>(p.u.data, u + time * p.u.time, C(0)) *
                   element<T>(p.gate_in.data, in + time * p.gate_in.time, C(1));
@@ -21,7 +24,22 @@ SO_DEVICE void store_results(E& e, const ConvParams& p, const Row& row, int samp
     }
     const C z = c * element<T>(p.gate_out.data, out + time * p.gate_out.time, C(1));
     static_cast<T*>(const_cast<void*>(p.y.data))[y + time * p.y.time] = narrow<T>(activate(z, p.activation) * mask);
-  });
+  }
+}
+
+// v into the registers.
+template <typename E> SO_DEVICE void load_row(E& e, const ConvParams& p, const Row& row) {
+  SO_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    if (!half_reaches(e, half, row.origin, row.length)) {
+      clear_half(e, half);
+      continue;
+    }
+    with_storage<typename E::C>(p.dtype, [&](auto type) {
+      fill_half<decltype(type)>(e, p, row, half, e.cells + e.own(0), 32);
+    });
+    take_half(e, half);
+  }
 }
 
 template <typename E>

@@ -37,9 +37,10 @@ fft_conv_spectrum(const ConvParams p) {
   }
   if (!live) return;
   const C scale = C(1) / C(e.size());
+  const int lanes = hidden(e.lanes);
   Pair<C>* to = static_cast<Pair<C>*>(p.spectrum) + kernel * e.size() + e.lane;
   SO_UNROLL
-  for (int n = 0; n < E::POINTS; ++n) to[n * e.lanes] = Pair<C>{scale * e.re(n), scale * e.im(n)};
+  for (int n = 0; n < E::POINTS; ++n) to[n * lanes] = Pair<C>{scale * e.re(n), scale * e.im(n)};
 }
 
 // dkernel from the sums of products: spectrum -> taps, or natural order.
@@ -52,8 +53,9 @@ fft_conv_kernel_gradient(const ConvParams p) {
   const bool live = kernel < p.kernels;
   const Pair<C>* from = static_cast<const Pair<C>*>(p.products) + (live ? kernel : 0) * e.size() + e.lane;
   const C scale = C(1) / C(e.size());
+  const int lanes = hidden(e.lanes);
   SO_UNROLL
-  for (int n = 0; n < E::POINTS; ++n) e.re(n) = scale * from[n * e.lanes].x, e.im(n) = scale * from[n * e.lanes].y;
+  for (int n = 0; n < E::POINTS; ++n) e.re(n) = scale * from[n * lanes].x, e.im(n) = scale * from[n * lanes].y;
   C* data = static_cast<C*>(p.dkernel) + (live ? kernel : 0) * p.size * (p.grid ? 2 : 1);
   if (p.grid == 0) e.inverse();
   if (!live) return;
