@@ -6,14 +6,15 @@ namespace conv {
 namespace {
 
 // The form of odd 2^bits points on this device, or none (odd 0).
-Form form_of(bool wide, int odd, int bits, const DeviceLimits& limits) {
+Form form_of(bool wide, bool backward, int odd, int bits, const DeviceLimits& limits) {
   Form form{odd, 0, bits};
   const bool fewer = odd == 1 && (bits == 10 || bits >= 13);  // 32 points a lane spare an exchange
   form.log = wide ? (odd == 1 ? 3 : 2) : odd == 1 ? (fewer ? 5 : 4) : odd == 3 ? 3 : 2;
   if (bits < form.log || bits > 20) return Form{};
   bool fits = false;
   with_engine(wide, form, [&](auto kind) {
-    fits = form.lanes() <= decltype(kind)::Engine::THREADS;
+    using E = typename decltype(kind)::Engine;
+    fits = form.lanes() <= (backward ? E::BACKWARD_THREADS : E::FORWARD_THREADS);
     return SPECTRALOPS_OK;
   });
   const i64 cells = larger(form.points(), i64(fft::kBlockThreads) * (odd << form.log));
@@ -21,11 +22,11 @@ Form form_of(bool wide, int odd, int bits, const DeviceLimits& limits) {
 }
 
 // The smallest that has at least `points`, or exactly as many.
-Form smallest_form(bool wide, i64 points, bool exact, const DeviceLimits& limits) {
+Form smallest_form(bool wide, bool backward, i64 points, bool exact, const DeviceLimits& limits) {
   Form best;
   for (int odd = 1; odd <= 5; odd += 2)
     for (int bits = 2; bits <= 20; ++bits) {
-      const Form form = form_of(wide, odd, bits, limits);
+      const Form form = form_of(wide, backward, odd, bits, limits);
       if (form.odd == 0 || form.points() < points || (exact && form.points() != points)) continue;
       if (best.odd == 0 || form.points() < best.points()) best = form;
     }
@@ -42,7 +43,7 @@ void cut_rows(const Call& c, bool wide, const DeviceLimits& limits, Plan* plan) 
   Form best = plan->form;
   double least = best.odd ? kCutGain * cost(best, 1) : 0;
   for (int bits = 2; bits <= 20; ++bits) {
-    const Form form = form_of(wide, 1, bits, limits);
+    const Form form = form_of(wide, false, 1, bits, limits);
     const i64 segment = 2 * form.points() - (c.size - 1);
     if (form.odd == 0 || segment < 1) continue;
     const i64 windows = ceil_div(c.length, segment);
@@ -101,7 +102,8 @@ void lay_out(const Call& c, bool backward, const DeviceLimits& limits, Plan* pla
   fft::ConvParams& p = plan->p;
   const i64 real = plan->wide ? 8 : 4, n = plan->form.points();
   const i64 set = 2 * real * p.layout.slots * n;  // of a block
-  plan->blocks = smaller(ceil_div(p.items, p.layout.slots), kGridLimit);
+  p.blocks = int(ceil_div(p.items, p.layout.slots));
+  plan->blocks = p.blocks;
   // Registers let 512 threads onto a multiprocessor; the sets go to shared memory where they leave it as full.
   const i64 resident = larger(kResidentThreads / plan->threads, 1);
   const bool in_shared = (plan->cells + p.parks * set) * resident <= limits.shared_limit;
@@ -127,7 +129,7 @@ int make_plan(const Call& c, bool backward, const DeviceLimits& limits, Plan* pl
   set_call(c, &p);
   const i64 reach = larger(c.lag0, c.size - 1 - c.lag0);
   const i64 points = c.grid ? c.grid : ceil_div(c.length + reach, 2);
-  plan->form = smallest_form(plan->wide, points, c.grid != 0, limits);
+  plan->form = smallest_form(plan->wide, backward, points, c.grid != 0, limits);
   if (!backward && c.grid == 0) cut_rows(c, plan->wide, limits, plan);
   if (plan->form.odd == 0)
     return fail(SPECTRALOPS_UNSUPPORTED, "fft_conv: no CUDA kernel for transforms of %lld points", points);

@@ -13,8 +13,12 @@ namespace conv {
 using Call = spectralops_fft_conv_call;
 
 // ---- launch choices --------------------------------------------------------------------------------------------------
-constexpr i64 kGridLimit = 0x7fffffff, kItemLimit = 0x7fffff00;
+constexpr i64 kItemLimit = 0x7fffff00;  // items are counted in 32 bits
+#if defined(SPECTRALOPS_SIMT)
+constexpr i64 kItemBlocks = 2;  // few rows show in tests what many do on a GPU
+#else
 constexpr i64 kItemBlocks = 1024;  // blocks aimed at by the backward pass: beyond them an item takes several rows
+#endif
 constexpr int kParkBlocks = 2;     // blocks a multiprocessor where lanes set aside into memory
 constexpr int kResidentThreads = 512;  // of 65536 / 128 registers
 constexpr double kPointCost = 4;   // of loading and storing a point, in radix-2 layers of a transform

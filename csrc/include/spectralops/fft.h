@@ -24,23 +24,24 @@ struct Layout {
   int beside;    // log2 of the transforms whose lanes are interleaved: 0, or all slots
 };
 
-// ---- launch table: most threads of a block, by type, odd factor and points of a lane in a part. A transform fits a block where
-// its lanes do. Data take 2 ODD 2^LOG registers (twice that in double) of the 65536 / threads.
+// ---- launch table: most threads of a block, by type, odd factor and points of a lane in a part; `backward`: where the gradients
+// go through it. A transform fits where its lanes do. Data take 2 ODD 2^LOG registers (twice that in double) of the 65536 / threads.
 template <typename C, int ODD, int LOG> struct Threads;
-template <> struct Threads<float, 1, 4> { static constexpr int value = 256; };    // N = 16 .. 4096
-template <> struct Threads<float, 1, 5> { static constexpr int value = 512; };    // 1024, 8192, 16384: an exchange less
-template <> struct Threads<float, 3, 3> { static constexpr int value = 512; };    // 24 .. 12288
-template <> struct Threads<float, 5, 2> { static constexpr int value = 512; };    // 20 .. 10240
-template <> struct Threads<double, 1, 3> { static constexpr int value = 512; };   // 8 .. 4096
-template <> struct Threads<double, 3, 2> { static constexpr int value = 512; };   // 12 .. 6144
-template <> struct Threads<double, 5, 2> { static constexpr int value = 256; };   // 20 .. 5120
+template <> struct Threads<float, 1, 4> { static constexpr int forward = 256, backward = 256; };   // N = 16 .. 4096
+template <> struct Threads<float, 1, 5> { static constexpr int forward = 512, backward = 256; };   // 1024, 8192, 16384: an
+template <> struct Threads<float, 3, 3> { static constexpr int forward = 512, backward = 256; };   // 24 .. 12288  exchange less
+template <> struct Threads<float, 5, 2> { static constexpr int forward = 512, backward = 256; };   // 20 .. 10240
+template <> struct Threads<double, 1, 3> { static constexpr int forward = 512, backward = 512; };  // 8 .. 4096
+template <> struct Threads<double, 3, 2> { static constexpr int forward = 512, backward = 512; };  // 12 .. 6144
+template <> struct Threads<double, 5, 2> { static constexpr int forward = 256, backward = 256; };  // 20 .. 5120
 constexpr int kBlockThreads = 128;  // of a block of short transforms
 // ------------------------------------------------------------------------------------------------------------------
 
 template <typename C_, int ODD_, int LOG_> struct Engine {
   using C = C_;
   static constexpr int ODD = ODD_, LOG = LOG_, EACH = 1 << LOG, POINTS = ODD * EACH,
-                       THREADS = Threads<C_, ODD_, LOG_>::value;
+                       FORWARD_THREADS = Threads<C_, ODD_, LOG_>::forward,
+                       BACKWARD_THREADS = Threads<C_, ODD_, LOG_>::backward, REST = LOG == 5 ? 3 : 1;  // least bits % LOG but 0
 
   C x[ODD][EACH], y[ODD][EACH];
   int bits, lanes, lane, slot;
@@ -90,28 +91,36 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
       SO_UNROLL
       for (int s = 0; s < ODD; ++s) rotate<4 * POINTS>(x[s][r], y[s][r], r * (4 * s + 1));
     }
-    for (int low = bits; low > 0;) {
-      const int next = low > LOG ? low - LOG : 0;
-      if (low < bits) exchange(x, y, low, next);
+    int low = bits;
+    do {
+      if (low < bits) exchange(x, y, low, low - LOG);
       SO_UNROLL
-      for (int s = 0; s < ODD; ++s) decimate<LOG>(x[s], y[s], low - next);
-      if (next > 0) twiddle(x, y, next, low == bits);
-      low = next;
-    }
+      for (int s = 0; s < ODD; ++s) decimate<LOG>(x[s], y[s], LOG);
+      if (low > LOG) twiddle(x, y, low - LOG, low == bits);
+      low -= LOG;
+    } while (low >= LOG);
+    if (low == 0) return;
+    exchange(x, y, low, 0);
+    SO_UNROLL
+    for (int s = 0; s < ODD; ++s) decimate<LOG, REST, LOG - 1>(x[s], y[s], low);
   }
 
   // Without the factor 1 / N.
   SO_DEVICE void inverse() {
     barrier();
-    int low = 0, count = bits % LOG ? bits % LOG : LOG;
-    while (true) {
-      const int next = low + count;
-      if (low > 0) twiddle(y, x, low, next == bits);
+    int low = bits % LOG;
+    if (low > 0) {
       SO_UNROLL
-      for (int s = 0; s < ODD; ++s) collect<LOG>(y[s], x[s], count);
-      if (next == bits) break;
-      exchange(y, x, low, next);
-      low = next, count = LOG;
+      for (int s = 0; s < ODD; ++s) collect<LOG, REST, LOG - 1>(y[s], x[s], low);
+      exchange(y, x, 0, low);
+    }
+    while (true) {
+      if (low > 0) twiddle(y, x, low, low + LOG == bits);
+      SO_UNROLL
+      for (int s = 0; s < ODD; ++s) collect<LOG>(y[s], x[s], LOG);
+      if (low + LOG == bits) break;
+      exchange(y, x, low, low + LOG);
+      low += LOG;
     }
     SO_UNROLL
     for (int r = 0; r < EACH; ++r) {

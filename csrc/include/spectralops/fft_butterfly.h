@@ -93,11 +93,11 @@ template <int TURN, typename C> SO_DEVICE void rotate(C& x, C& y, int k) {
   }
 }
 
-// Points of 2^LOG in radix-2 layers: X_q at reversed(q). count < LOG: over the low `count` bits of the place alone.
-template <int LOG, typename C> SO_DEVICE void decimate(C (&x)[1 << LOG], C (&y)[1 << LOG], int count) {
+// Points of 2^LOG in radix-2 layers: X_q at reversed(q). Over the low `count` bits of the place alone, LEAST <= count <= MOST.
+template <int LOG, int LEAST = LOG, int MOST = LOG, typename C> SO_DEVICE void decimate(C (&x)[1 << LOG], C (&y)[1 << LOG], int count) {
   SO_UNROLL
-  for (int bit = LOG - 1; bit >= 0; --bit) {
-    if (bit >= count) continue;
+  for (int bit = MOST - 1; bit >= 0; --bit) {
+    if (bit >= LEAST && bit >= count) continue;
     SO_UNROLL
     for (int pair = 0; pair < 1 << (LOG - 1); ++pair) {
       const int k = pair & ((1 << bit) - 1), low = ((pair >> bit) << (bit + 1)) | k, high = low | (1 << bit);
@@ -109,10 +109,10 @@ template <int LOG, typename C> SO_DEVICE void decimate(C (&x)[1 << LOG], C (&y)[
   }
 }
 // The transposed of it: from reversed places to natural ones.
-template <int LOG, typename C> SO_DEVICE void collect(C (&x)[1 << LOG], C (&y)[1 << LOG], int count) {
+template <int LOG, int LEAST = LOG, int MOST = LOG, typename C> SO_DEVICE void collect(C (&x)[1 << LOG], C (&y)[1 << LOG], int count) {
   SO_UNROLL
-  for (int bit = 0; bit < LOG; ++bit) {
-    if (bit >= count) continue;
+  for (int bit = 0; bit < MOST; ++bit) {
+    if (bit >= LEAST && bit >= count) continue;
     SO_UNROLL
     for (int pair = 0; pair < 1 << (LOG - 1); ++pair) {
       const int k = pair & ((1 << bit) - 1), low = ((pair >> bit) << (bit + 1)) | k, high = low | (1 << bit);

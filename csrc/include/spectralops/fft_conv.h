@@ -32,7 +32,7 @@ struct ConvParams {
   int items;       // forward: rows x channels x segments; backward: channels x chunks
   int filters, length, lag0, grid, activation, dtype;
   Layout layout;
-  int parks;
+  int parks, blocks;
   int segment, back;  // a window: `segment` results from position `back` on
   int segments;
   int chunk, chunks;  // rows of an item of the backward pass
@@ -164,7 +164,7 @@ template <bool CONJUGATE, typename E> SO_DEVICE void multiply_spectrum(E& e, con
 // A lane's own complex numbers, `which` of several sets, in shared or device memory: number n stands at n * 32.
 template <typename E> SO_DEVICE Pair<typename E::C>* parked(const E& e, const ConvParams& p, int which, int block) {
   using C = typename E::C;
-  const i64 own = i64(which * E::POINTS) * blockDim.x + e.own(0);
+  const int own = hidden(which * E::POINTS * int(blockDim.x) + e.own(0));
   if (p.park == nullptr) return reinterpret_cast<Pair<C>*>(e.cells + E::POINTS * blockDim.x) + own;
   return static_cast<Pair<C>*>(p.park) + block * (i64(p.parks * E::POINTS) * blockDim.x) + own;
 }

@@ -152,7 +152,7 @@ SO_DEVICE void transform_gradient(E& e, const ConvParams& p, const Row& row, int
 }
 
 template <typename E>
-SO_KERNEL(E::THREADS, 1)
+SO_KERNEL(E::BACKWARD_THREADS, 1)
 fft_conv_backward(const ConvParams p) {
   using C = typename E::C;
   E e(p.layout, dynamic_shared<C>(), p.tables);

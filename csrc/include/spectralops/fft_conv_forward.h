@@ -42,33 +42,49 @@ template <typename E> SO_DEVICE void load_row(E& e, const ConvParams& p, const R
   }
 }
 
+// Where an item of the forward pass lies. Made again wherever it is needed: registers are for the points.
+struct Place {
+  int sample, channel, segment;
+  bool live;
+  SO_DEVICE Place(const ConvParams& p, int number) {
+    const int item = hidden(number);
+    live = item < p.items;
+    const int rest = item / p.segments, first = rest / (p.channels_first ? p.channels : p.rows),
+              second = rest - first * (p.channels_first ? p.channels : p.rows);
+    segment = live ? item - rest * p.segments : 0;
+    sample = live ? p.channels_first ? first : second : 0;
+    channel = live ? p.channels_first ? second : first : 0;
+  }
+  SO_DEVICE Row row(const ConvParams& p) const { return row_of(p, sample, channel, segment, live); }
+};
+
+template <typename E> SO_DEVICE void store_filter(E& e, const ConvParams& p, int item, int filter) {
+  const Place at(p, item);
+  const Row row = at.row(p);
+  SO_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    if (!half_reaches(e, half, row.origin, row.to)) continue;
+    give_half(e, half);
+    with_storage<typename E::C>(
+        p.dtype, [&](auto type) { store_results<decltype(type)>(e, p, row, at.sample, filter, half); });
+  }
+}
+
 template <typename E>
-SO_KERNEL(E::THREADS, 1)
+SO_KERNEL(E::FORWARD_THREADS, 1)
 fft_conv_forward(const ConvParams p) {
-  using C = typename E::C;
-  E e(p.layout, dynamic_shared<C>(), p.tables);
-  for (i64 block = i64(blockIdx.x) * p.layout.slots; block < p.items; block += i64(gridDim.x) * p.layout.slots) {
-    const bool live = block + e.slot < p.items;
-    const int item = live ? int(block) + e.slot : 0, segment = item % p.segments, rest = item / p.segments;
-    const int sample = live ? p.channels_first ? rest / p.channels : rest % p.rows : 0;
-    const int channel = live ? p.channels_first ? rest % p.channels : rest / p.rows : 0;
-    const Row row = row_of(p, sample, channel, segment, live);
-    Pair<C>* const park = parked(e, p, 0, int(blockIdx.x));
-    load_row(e, p, row);
+  E e(p.layout, dynamic_shared<typename E::C>(), p.tables);
+  for (int block = int(blockIdx.x); block < p.blocks; block += int(gridDim.x)) {
+    const int item = block * p.layout.slots + e.slot;
+    load_row(e, p, Place(p, item).row(p));
     e.forward();
-    if (p.filters > 1) set_aside(e, park);
+    if (p.filters > 1) set_aside(e, parked(e, p, 0, int(blockIdx.x)));
     for (int filter = 0; filter < p.filters; ++filter) {
-      if (filter > 0) take_back(e, park);
-      multiply_spectrum<false>(e, p, kernel_of(p, sample, filter, channel));
+      if (filter > 0) take_back(e, parked(e, p, 0, int(blockIdx.x)));
+      const Place at(p, item);
+      multiply_spectrum<false>(e, p, kernel_of(p, at.sample, filter, at.channel));
       e.inverse();
-      SO_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        if (!half_reaches(e, half, row.origin, row.to)) continue;
-        give_half(e, half);
-        with_storage<C>(p.dtype, [&](auto type) {
-          store_results<decltype(type)>(e, p, row, sample, filter, half);
-        });
-      }
+      store_filter(e, p, item, filter);
     }
   }
 }

@@ -15,7 +15,7 @@ template <typename C> SO_DEVICE i64 tap_at(const ConvParams& p, int at, int poin
 }
 
 template <typename E>
-SO_KERNEL(E::THREADS, 1)
+SO_KERNEL(E::FORWARD_THREADS, 1)
 fft_conv_spectrum(const ConvParams p) {
   using C = typename E::C;
   E e(p.layout, dynamic_shared<C>(), p.tables);
@@ -45,7 +45,7 @@ fft_conv_spectrum(const ConvParams p) {
 
 // dkernel from the sums of products: spectrum -> taps, or natural order.
 template <typename E>
-SO_KERNEL(E::THREADS, 1)
+SO_KERNEL(E::BACKWARD_THREADS, 1)
 fft_conv_kernel_gradient(const ConvParams p) {
   using C = typename E::C;
   E e(p.layout, dynamic_shared<C>(), p.tables);
