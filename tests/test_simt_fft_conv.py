@@ -25,7 +25,9 @@ def _core(library, monkeypatch):
     monkeypatch.setattr(glue, "core", functools.cache(lambda: simt.as_core(library)))
     library.simt_set_order(0)
     library.simt_set_limits(*H200)
+    glue._plannable.cache_clear()
     yield
+    glue._plannable.cache_clear()
     library.simt_set_order(0)
     library.simt_set_limits(*H200)
 
@@ -76,7 +78,7 @@ def test_everything_at_once(dtype, activation):
 @pytest.mark.parametrize("points", [8, 12, 16, 20, 24, 32, 40, 80, 128])
 def test_a_given_spectrum(points):
     dtype = torch.float64 if points < 16 else torch.float32
-    held(2, length=points, size=points // 2, grid=points, rows=2, channels=4, activation="silu", dtype=dtype, **FULL)
+    held(4, length=points, size=points // 2, grid=points, rows=2, channels=4, activation="silu", dtype=dtype, **FULL)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +215,12 @@ def test_what_has_no_kernel_says_so():
         p = problem(**options)
         with pytest.raises(RuntimeError, match="no CUDA kernel for transforms of"):
             glue.fft_conv(simt.where, *operands(p), p.call)
+        assert "no CUDA kernel for rows of" in glue.unplannable("fft_conv", *operands(p), p.call)
+        backward = (p.grad, *operands(p), p.kernel.shape[:4], p.call, (True,) * 6)
+        assert "no CUDA kernel for rows of" in glue.unplannable("fft_conv_backward", *backward)
+    p = problem(40, 40)
+    assert glue.unplannable("fft_conv", *operands(p), p.call) is None
+    assert glue.unplannable("fft_conv_backward", p.grad, *operands(p), p.kernel.shape[:4], p.call, (True,) * 6) is None
 
 
 SANITIZED = """

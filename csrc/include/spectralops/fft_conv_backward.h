@@ -10,8 +10,17 @@
 namespace spectralops {
 namespace fft {
 
+// A sum and what its last addition lost, to be given to the next: short of one rounding however long it is.
+template <typename C> struct Sum {
+  C value, lost;
+  SO_DEVICE void add(C more) {
+    const C next = more - lost, total = value + next;
+    lost = (total - value) - next;
+    value = total;
+  }
+};
 template <typename C> struct RowSums {
-  C mask, skip;
+  Sum<C> mask, skip;
 };
 
 // The sets a lane may set aside; `times` always.
@@ -52,13 +61,13 @@ SO_DEVICE void form_gradient(const E& e, const ConvParams& p, const Row& row, in
           element<T>(p.gate_in.data, in + time * p.gate_in.time, C(1));
     if (p.again) {
       const C c = (half ? -at : at) + skip * v, z = c * gate;
-      if (p.dmask) sums->mask += g * activate(z, p.activation);
+      if (p.dmask) sums->mask.add(g * activate(z, p.activation));
       dz *= activate_slope(z, p.activation);
       if (p.dgate_out.data)
         static_cast<T*>(const_cast<void*>(p.dgate_out.data))[dout + time * p.dgate_out.time] = narrow<T>(dz * c);
     }
     const C dc = dz * gate;
-    if (p.dskip) sums->skip += dc * v;
+    if (p.dskip) sums->skip.add(dc * v);
     if (skipped) skipped[place * 32] = filter == 0 ? skip * dc : skipped[place * 32] + skip * dc;
     at = half ? -dc : dc;
   }
@@ -176,11 +185,11 @@ fft_conv_backward(const ConvParams p) {
       }
       for (int filter = 0; filter < p.filters; ++filter) {
         const i64 kernel = kernel_of(p, sample, filter, channel);
-        RowSums<C> sums{C(0), C(0)};
+        RowSums<C> sums{};
         transform_gradient(e, p, row, sample, filter, kernel, sets, &sums);
-        mask += sums.mask;
+        mask += sums.mask.value;
         if (p.dskip) {
-          const C sum = lanes_total(e, sums.skip);
+          const C sum = lanes_total(e, sums.skip.value);
           C* to = static_cast<C*>(p.skips) + i64(filter) * p.items + item;
           if (inside && e.lane == 0) *to = step == 0 ? sum : *to + sum;
         }
