@@ -106,7 +106,7 @@ ConvPlan make_plan(const Call& c, bool backward, int threads) {
   };
   p.spectra = take(p.shared && c.kernel ? c.samples * c.filters * c.groups * spectrum : 0);
   p.partials = take(c.dkernel && p.parts > 1 ? p.tasks * p.kernels * c.filters * spectrum : 0);
-  p.skips = take(c.dskip ? c.rows * c.filters * c.channels * bytes : 0);
+  p.skips = take(c.dskip ? c.rows * c.filters * c.channels * 8 : 0);
   p.slot_bytes = round_up(slot.numbers * bytes, 64);
   p.slots = take(p.threads * p.slot_bytes);
   p.bytes = at + 64;

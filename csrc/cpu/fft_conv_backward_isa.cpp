@@ -56,14 +56,14 @@ template <typename T> struct Backward : Rows<T> {
     C* const d = at(slot.grad);
     const C* const result = again ? convolve(f, h) + w.low : nullptr;
     Slope<C, S> job = {result, at(slot.v) + h * p.span + w.low - w.lag, this->skip(f, h), this->mask(h), grad, gate,
-                       dgate, d + w.low, w.count, C(0), C(0)};
+                       dgate, d + w.low, w.count, 0, 0};
     if (sums && c.u) choose_slope<true>(job);
     else choose_slope<false>(job);
     fill(d, w.low, C(0));
     fill(d + w.low + w.count, (p.real ? p.n : 2 * p.n) - w.low - w.count, C(0));
     const i64 channel = this->channel + h;
-    if (c.dskip) this->shared_at(p.skips)[(this->row * c.filters + f) * c.channels + channel] += job.dskip;
-    if (c.dmask) static_cast<C*>(c.dmask)[this->row * c.channels + channel] += job.dmask;
+    if (c.dskip) skip_sums()[(this->row * c.filters + f) * c.channels + channel] += job.dskip;
+    dmask[h] += job.dmask;
     if (all_finite(d + w.low, w.count)) return;
     fill(d, p.real ? p.n : 2 * p.n, C(__builtin_nan("")));
     odd_d[h] = true;
@@ -177,8 +177,8 @@ template <typename T> struct Backward : Rows<T> {
     for (i64 h = 0; h < width; ++h) {
       const i64 channel = this->channel + h;
       for (i64 f = 0; f < c.filters && c.dskip; ++f)
-        this->shared_at(p.skips)[(this->row * c.filters + f) * c.channels + channel] = C(0);
-      if (c.dmask) static_cast<C*>(c.dmask)[this->row * c.channels + channel] = C(0);
+        skip_sums()[(this->row * c.filters + f) * c.channels + channel] = 0;
+      dmask[h] = 0;
       if (!at_once && inputs) fill(at(slot.dv) + h * p.row_span, this->length, C(0));
     }
     for (i64 h = 0; h < width; ++h) odd_d[h] = false;
@@ -189,6 +189,8 @@ template <typename T> struct Backward : Rows<T> {
       run_window(w);
     }
     if (inputs && !at_once) finish_row();
+    for (i64 h = 0; h < width && c.dmask; ++h)
+      static_cast<C*>(c.dmask)[this->row * c.channels + this->channel + h] = C(dmask[h]);
   }
 
   i64 task_kernels() const { return this->group(this->end_channel - 1) - this->group(this->first_channel) + 1; }
@@ -232,6 +234,9 @@ template <typename T> struct Backward : Rows<T> {
     write_kernel(f, kernel);
   }
 
+  double* skip_sums() const { return reinterpret_cast<double*>(this->workspace + p.skips); }  // [row][filter][channel]
+
+  double dmask[kMostUnit];
   bool odd_d[kMostUnit];
 };
 
@@ -247,11 +252,12 @@ template <typename T> void backward(const ConvJob& job) {
     });
   if (!c.dskip) return;
   const i64 count = c.filters * c.channels;
-  const C* const each = reinterpret_cast<const C*>(job.workspace + p.skips);
-  C* const dskip = static_cast<C*>(c.dskip);
-  fill(dskip, count, C(0));
-  for (i64 r = 0; r < c.rows; ++r)
-    for (i64 i = 0; i < count; ++i) dskip[i] += each[r * count + i];
+  const double* const each = reinterpret_cast<const double*>(job.workspace + p.skips);
+  for (i64 i = 0; i < count; ++i) {
+    double sum = 0;
+    for (i64 r = 0; r < c.rows; ++r) sum += each[r * count + i];
+    static_cast<C*>(c.dskip)[i] = C(sum);
+  }
 }
 
 }  // namespace

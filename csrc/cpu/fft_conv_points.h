@@ -116,15 +116,24 @@ template <typename C, typename S> struct Slope {
   S* dgate;
   C* d;
   i64 count;
-  C dskip, dmask;  // sums of d v and grad act(z)
+  double dskip, dmask;  // gain the sums of d v and grad act(z)
 };
+
+template <typename C> SO_SIMD double sum_of_lanes(vec<C> v) {
+  double sums[lanes<C>];
+#pragma GCC unroll 16
+  for (int l = 0; l < lanes<C>; ++l) sums[l] = double(v[l]);
+  for (int half = lanes<C> / 2; half > 0; half /= 2)
+    for (int l = 0; l < half; ++l) sums[l] += sums[l + half];
+  return sums[0];
+}
 
 template <int Activation, bool Again, bool Sums, typename C, typename S>
 static __attribute__((noinline)) void slope(Slope<C, S>& job) {
   constexpr int W = lanes<C>;
-  constexpr i64 kBlock = 32 * W;
+  constexpr i64 kBlock = 16 * W;  // from here on sums are in double
   using V = vec<C>;
-  V skips = {}, masks = {};
+  double skips = 0, masks = 0;
   for (i64 from = 0; from < job.count; from += kBlock) {
     V near_skips = {}, near_masks = {};
     const i64 to = least(job.count, from + kBlock);
@@ -142,11 +151,9 @@ static __attribute__((noinline)) void slope(Slope<C, S>& job) {
       if constexpr (Sums) near_skips = mul_add(d, v, near_skips);
       store_count<C>(job.d + i, d, to - i);
     }
-    skips = skips + near_skips, masks = masks + near_masks;
+    if constexpr (Sums) skips += sum_of_lanes<C>(near_skips), masks += sum_of_lanes<C>(near_masks);
   }
-  C a = 0, b = 0;
-  for (int l = 0; l < W; ++l) a += skips[l], b += masks[l];
-  job.dskip = a, job.dmask = b;
+  job.dskip += skips, job.dmask += masks;
 }
 
 // x = dv + skip d: du = x gate, dgate = x u.  The outputs may be the inputs.

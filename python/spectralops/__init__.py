@@ -29,12 +29,12 @@ OPS = (  # the names that explain and profile take
 
 __all__ = [
     *OPS, "KernelSpectrum", "fft_conv_block", "fft_conv_state", "fft_conv_step", "stu_conv", "toeplitz_to_ssm", "basis", "explain",
-    "replace", "nn", "testing", "distributed", "OPS",
+    "replace", "nn", "testing", "distributed", "compat", "OPS",
 ]  # fmt: skip
 
 
 def __getattr__(name: str):
-    if name in ("nn", "testing", "profile", "kernels", "distributed"):
+    if name in ("nn", "testing", "profile", "kernels", "distributed", "compat"):
         import importlib
 
         return importlib.import_module(f"{__name__}.{name}")
