@@ -1,5 +1,5 @@
-"""`fft_conv`, `KernelSpectrum` and `stu_conv` through their public functions: against direct sums in float64 and scipy, every mode,
-kernel, epilogue, layout, dtype, and bad input. Derivatives and transforms are in test_fft_conv_gradients.py.
+"""`fft_conv`, `KernelSpectrum` and `stu_conv` against direct sums in float64 and scipy: every mode, kernel, epilogue, layout
+and dtype. Derivatives and transforms are in test_fft_conv_gradients.py, bad input in test_fft_conv_input.py.
 """
 
 import math
@@ -176,7 +176,8 @@ def test_epilogues(backend, names):
         y = so.fft_conv(u.mT, k, activation=activation, layout="blh", **turned, backend=backend)
         assert y.is_contiguous()
         torch.testing.assert_close(y.mT, expect)
-        single = so.fft_conv(u.float(), k.float(), activation=activation, **{n: t.float() for n, t in given.items()}, backend=backend)
+        narrow = {n: t.float() for n, t in given.items()}
+        single = so.fft_conv(u.float(), k.float(), activation=activation, **narrow, backend=backend)
         assert testing.relative_error(single, expect) < 2e-6
 
 
@@ -246,7 +247,8 @@ def test_empty(backend):
         u = torch.empty(shape, dtype=D, requires_grad=True)
         weights = k.clone().requires_grad_()
         for mode in MODES:
-            y = so.fft_conv(u, weights, mode=mode, gate_in=u, skip=k[:, 0], mask=torch.ones(3), activation="silu", backend=backend)
+            given = dict(gate_in=u, skip=k[:, 0], mask=torch.ones(3), activation="silu")
+            y = so.fft_conv(u, weights, mode=mode, **given, backend=backend)
             assert y.shape == shape
             du, dk = torch.autograd.grad(y.sum(), (u, weights))
             assert du.shape == shape and torch.equal(dk, torch.zeros_like(k))
@@ -329,7 +331,10 @@ def test_nan_and_infinity_stay_in_their_row(backend):
 
 
 @settings(max_examples=60, deadline=None)
-@given(u=testing.tensors(st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 4]), st.integers(1, 40)), dtypes=FLOATS), data=st.data())
+@given(
+    u=testing.tensors(st.tuples(st.integers(0, 3), st.sampled_from([1, 2, 4]), st.integers(1, 40)), dtypes=FLOATS),
+    data=st.data(),
+)
 def test_any_tensor(u, data):
     b, h, length = u.shape
     mode = data.draw(st.sampled_from([*MODES, "toeplitz"]))
@@ -383,7 +388,8 @@ def test_packed_sequences(backend, layout, ends):
             for dtype in (torch.int32, torch.int64):
                 for given in ({}, {"max_seqlen": max(longest, 1)}, {"max_seqlen": total + 5}):
                     y = so.fft_conv(turn(u), k, skip=skip, gate_in=turn(gate), gate_out=turn(gate), activation="silu", mask=mask,
-                                    cu_seqlens=torch.tensor(ends, dtype=dtype), layout=layout, backend=backend, **extra, **given)  # fmt: skip
+                                    cu_seqlens=torch.tensor(ends, dtype=dtype), layout=layout, backend=backend,
+                                    **extra, **given)  # fmt: skip
                     torch.testing.assert_close(turn(y), expect)
 
 

@@ -48,10 +48,14 @@ def test_every_size_against_scipy(backend, mode):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_against_ndimage_and_conv2d(backend):
-    """Odd kernels: scipy.ndimage is centred as "same" is; torch's conv2d with the kernel turned round; kernels of SMPConv's sizes."""
+    """Odd kernels, of SMPConv's sizes: scipy.ndimage is centred as "same" is; torch's conv2d takes the kernel turned round."""
     for size, side in [((20, 17), 7), ((32, 32), 31), ((40, 33), 51)]:
         u, k = torch.randn(1, 2, *size, dtype=D), torch.randn(2, side, side, dtype=D)
-        each = lambda edge, u=u, k=k: torch.stack([torch.from_numpy(scipy.ndimage.convolve(c.numpy(), w.numpy(), mode=edge)) for c, w in zip(u[0], k)])[None]  # noqa: E731
+
+        def each(edge, u=u, k=k):
+            planes = [scipy.ndimage.convolve(c.numpy(), w.numpy(), mode=edge) for c, w in zip(u[0], k)]
+            return torch.stack(list(map(torch.from_numpy, planes)))[None]
+
         torch.testing.assert_close(so.fft_conv2d(u, k, backend=backend), each("constant"))
         ring = so.fft_conv2d(u, k, mode="circular", backend=backend).roll((-(side // 2),) * 2, (2, 3))
         torch.testing.assert_close(ring, each("grid-wrap"))
@@ -97,7 +101,9 @@ def test_shapes_layouts_empties(mode):
         torch.testing.assert_close(so.fft_conv2d(u, view, mode=mode), expect)
     torch.testing.assert_close(so.fft_conv2d(u[0], k, mode=mode), expect[0])
     torch.testing.assert_close(so.fft_conv2d(u.expand(3, 2, 2, 5, 6), k, mode=mode)[1], expect)
-    torch.testing.assert_close(so.fft_conv2d(u[:, :1, :1, :1].expand(2, 2, 5, 6), k, mode=mode), so.fft_conv2d(u[:, :1, :1, :1].repeat(1, 2, 5, 6), k, mode=mode))
+    one = u[:, :1, :1, :1]
+    expanded, repeated = so.fft_conv2d(one.expand(2, 2, 5, 6), k, mode=mode), so.fft_conv2d(one.repeat(1, 2, 5, 6), k, mode=mode)
+    torch.testing.assert_close(expanded, repeated)
     for shape in [(0, 2, 5, 6), (2, 0, 5, 6), (2, 2, 0, 6), (2, 2, 5, 0), (3, 0, 2, 5, 6)]:
         x, w = torch.empty(shape, dtype=D, requires_grad=True), torch.full((1, 3, 4), float("nan"), dtype=D, requires_grad=True)
         y = so.fft_conv2d(x, w, mode=mode)
@@ -118,8 +124,8 @@ def test_nan_stays_in_its_image():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    size=st.tuples(st.integers(1, 9), st.integers(1, 9)), kernel=st.tuples(st.integers(1, 20), st.integers(1, 20)), mode=st.sampled_from(MODES),
-    seed=st.integers(0, 1000),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)), kernel=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    mode=st.sampled_from(MODES), seed=st.integers(0, 1000),
 )  # fmt: skip
 def test_any_size(size, kernel, mode, seed):
     torch.manual_seed(seed)

@@ -15,11 +15,10 @@ BACKENDS = ["reference", None]
 D = torch.float64
 
 
-def partition(length, seed, largest=None):
+def partition(length, seed, choice=(0, 1, 1, 2, 3, 5, 31, 32, 33, 64, 100, 250)):
     draw, sizes = random.Random(seed), []
     while sum(sizes) < length:
-        rest = length - sum(sizes)
-        sizes.append(min(rest, draw.choice([0, 1, 1, 2, 3, 5, 31, 32, 33, 64, 100, 250]) if largest is None else draw.randint(1, largest)))
+        sizes.append(min(length - sum(sizes), draw.choice(choice)))
     return sizes
 
 
@@ -75,7 +74,8 @@ def test_everything_around_it(backend, layout, activation):
     blh = layout == "blh"
     turn = (lambda t: t.mT) if blh else (lambda t: t)
     dim = 1 if blh else -1
-    for k in (torch.randn(h, 60, dtype=D), torch.randn(2, 60, dtype=D), torch.randn(b, h, 60, dtype=D), torch.randn(b, 1, 60, dtype=D)):
+    for leading in [(h,), (2,), (b, h), (b, 1)]:
+        k = torch.randn(*leading, 60, dtype=D)
         expect = oracle.fft_conv(u, k, skip=skip, gate_in=g1, gate_out=g2, activation=activation, mask=mask)
         state = so.fft_conv_state(k, b, channels=h, skip=skip, activation=activation, mask=mask, layout=layout, backend=backend)
         for y in stream(state, turn(u), [1, 2, 0, 40], dim, gate_in=turn(g1), gate_out=turn(g2)):
@@ -117,7 +117,7 @@ def test_dtypes(dtype):
         whole = so.fft_conv(u, k, skip=skip, gate_in=gate, activation="gelu", backend="reference")
         for seed in range(3):
             state = so.fft_conv_state(k, 2, skip=skip, activation="gelu")
-            got = joined(state, u, partition(600, seed, 90), gate_in=gate)
+            got = joined(state, u, partition(600, seed, range(1, 90)), gate_in=gate)
             assert got.dtype == dtype and state.history.dtype == torch.float32
             tally.add("y", got, whole, exact)
     tally.check()
@@ -173,7 +173,8 @@ def test_gradients_are_refused():
     with pytest.raises(RuntimeError, match="fft_conv_state has no derivative"):
         so.fft_conv_state(k.clone().requires_grad_(), 1)
     state = so.fft_conv_state(k, 1)
-    for given in (dict(u=u.clone().requires_grad_()), dict(u=u, gate_in=u.clone().requires_grad_()), dict(u=u, gate_out=u.clone().requires_grad_())):
+    wanted = u.clone().requires_grad_()
+    for given in (dict(u=wanted), dict(u=u, gate_in=wanted), dict(u=u, gate_out=wanted)):
         with pytest.raises(RuntimeError, match="fft_conv_step has no derivative"):
             so.fft_conv_step(state, **given)
         assert state.position == 0
@@ -190,7 +191,12 @@ def test_work_is_that_of_relaxed_tiling(monkeypatch):
     from spectralops.ops import fft_conv_stream as module
 
     seen, real = [], module.fft_conv
-    monkeypatch.setattr(module, "fft_conv", lambda v, k, **how: seen.append((how.get("mode", "causal"), v.shape[-1])) or real(v, k, **how))
+
+    def counted(v, k, *, mode="causal", **how):
+        seen.append((mode, v.shape[-1]))
+        return real(v, k, mode=mode, **how)
+
+    monkeypatch.setattr(module, "fft_conv", counted)
     state = so.fft_conv_state(torch.randn(1, 1025), 1)
     joined(state, torch.randn(1, 1, 1024), [1] * 1024)
     assert {n: seen.count(("toeplitz", n)) for _, n in seen} == {32: 16, 64: 8, 128: 4, 256: 2, 512: 1, 1024: 1}
@@ -261,7 +267,7 @@ def test_bad_states_are_named(args, change, error, text):
     "args, change, error, text",
     [
         ((U,), {}, TypeError, "u must be a torch.Tensor, got str"),
-        ((torch.ones(3, 4),), {}, ValueError, r"u must have shape \(\*batch_shape, H, n\) with batch_shape \(2,\) and H 3; got \(3, 4\)"),
+        ((torch.ones(3, 4),), {}, ValueError, r"u must have shape \(\*batch_shape, H, n\) with batch_shape \(2,\) and H 3; got"),
         ((torch.ones(2, 4, 3),), {}, ValueError, "u must have shape"),
         ((U.double(),), {}, TypeError, "u is torch.float64, the state torch.float32"),
         ((U.int(),), {}, TypeError, "u must have dtype"),

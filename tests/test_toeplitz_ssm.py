@@ -39,8 +39,8 @@ def test_exact_on_n_steps(n, decay):
 @pytest.mark.parametrize("decay", [1.0, 0.97])
 def test_a_truncated_model_keeps_its_bound(decay):
     n, j = 48, torch.arange(48, dtype=D)
-    kernels = [torch.randn(4, n, dtype=D), decay**j * torch.stack([torch.cos(0.3 * j) + 0.1 * torch.cos(2 * j), 1 / (1 + j), j / n, torch.ones(n, dtype=D)])]
-    for k in kernels:
+    smooth = torch.stack([torch.cos(0.3 * j) + 0.1 * torch.cos(2 * j), 1 / (1 + j), j / n, torch.ones(n, dtype=D)])
+    for k in (torch.randn(4, n, dtype=D), decay**j * smooth):
         last = torch.full((4,), float("inf"), dtype=D)
         for rank in (1, 2, 5, 12, 24, 25):
             ssm = so.toeplitz_to_ssm(k, rank, decay=decay)
@@ -53,8 +53,8 @@ def test_a_truncated_model_keeps_its_bound(decay):
             off = (run(ssm, u)[0] - oracle.fft_conv(u, k)).abs()
             assert (off <= ssm.error[:, None] * u.square().cumsum(-1).sqrt() * (1 + 1e-9) + 1e-12).all()
         assert last.max() < 1e-12
-    smooth = so.toeplitz_to_ssm((decay**j)[None], 1, decay=decay)  # one mode, DC, is the whole of it
-    assert smooth.error.item() < 1e-12 and "1 of 25 modes" in repr(smooth)
+    one = so.toeplitz_to_ssm((decay**j)[None], 1, decay=decay)  # one mode, DC, is the whole of it
+    assert one.error.item() < 1e-12 and "1 of 25 modes" in repr(one)
 
 
 def test_dtypes_and_derivatives():
