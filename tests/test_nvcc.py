@@ -41,6 +41,9 @@ BUDGET = {
     "fft_conv_backward": (255, 255),  # of 256 threads with 32 points each; the others 168
     "fft_conv_kernel_gradient": (255, 168),
     "fft_conv_sum": (32, 40),
+    "fft_column_tables": (40, 40),
+    "fft_conv_columns": (168, 255),
+    "fft_conv_lines": (255, 192),
 }
 
 pytestmark = [

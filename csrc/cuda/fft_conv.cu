@@ -19,6 +19,7 @@ int fft_conv_forward(const Call& c, const Where& where) {
   if (const int status = device_limits(where.device, &limits)) return status;
   if (const int status = make_plan(c, false, limits, &plan)) return status;
   if (const int status = bind_workspace(c, &plan)) return status;
+  if (plan.parts_log) return long_forward(c, plan);
   if (const int status = prepare(c, plan)) return status;
   return with_engine(plan.wide, plan.form, [&](auto kind) {
     using E = typename decltype(kind)::Engine;

@@ -5,7 +5,7 @@ namespace cuda {
 
 using namespace conv;
 
-namespace {
+namespace conv {
 
 int launch_sum(const Plan& plan, const fft::SumParams& sum) {
   const Grid grid{ceil_div(sum.total, 128)};
@@ -13,11 +13,10 @@ int launch_sum(const Plan& plan, const fft::SumParams& sum) {
                    : launch<fft::fft_conv_sum<float>>(plan.where, grid, 128, 0, sum);
 }
 
-// products (filters, channels, chunks, N) -> (samples, filters, groups, N), summed over the channels of a group and, with one
-// sample, over the chunks.
+// Over the channels of a group and, with one sample, over the chunks.
 fft::SumParams sum_of_products(const Plan& plan, void* out) {
   const fft::ConvParams& p = plan.p;
-  const i64 n = 2 * plan.form.points(), channel = p.chunks * n, items = p.items;
+  const i64 n = (2 * plan.form.points()) << plan.parts_log, channel = p.chunks * n, items = p.items;
   fft::SumParams s{};
   s.in = p.products, s.out = out;
   s.total = plan.p.kernels * n, s.size = n, s.inner = p.groups, s.middle = p.filters;
@@ -26,6 +25,10 @@ fft::SumParams sum_of_products(const Plan& plan, void* out) {
   s.inner_step = s.count * channel, s.middle_step = items * n, s.outer_step = n;
   return s;
 }
+
+}  // namespace conv
+
+namespace {
 
 // skips (filters, channels, chunks) -> (filters, channels).
 fft::SumParams sum_of_skips(const fft::ConvParams& p) {
@@ -46,6 +49,7 @@ int fft_conv_backward(const Call& c, const Where& where) {
   if (const int status = device_limits(where.device, &limits)) return status;
   if (const int status = make_plan(c, true, limits, &plan)) return status;
   if (const int status = bind_workspace(c, &plan)) return status;
+  if (plan.parts_log) return long_backward(c, plan);
   if (const int status = prepare(c, plan)) return status;
   const int status = with_engine(plan.wide, plan.form, [&](auto kind) {
     using E = typename decltype(kind)::Engine;

@@ -33,6 +33,19 @@ Form smallest_form(bool wide, bool backward, i64 points, bool exact, const Devic
   return best;
 }
 
+// A transform through memory: the smallest of those in 2^parts_log lines.
+void long_form(bool wide, i64 points, bool exact, const DeviceLimits& limits, Plan* plan) {
+  i64 best = 0;
+  for (const int parts : kPartsLog)
+    for (int odd = 1; odd <= 5; odd += 2)
+      for (int bits = kLeastLineBits; bits <= 20; ++bits) {
+        const Form form = form_of(wide, true, odd, bits, limits);
+        const i64 all = form.points() << parts;
+        if (form.odd == 0 || all < points || (exact && all != points) || (best && all >= best)) continue;
+        plan->form = form, plan->parts_log = parts, best = all;
+      }
+}
+
 double cost(const Form& form, i64 windows) {
   double layers = kPointCost + (form.odd > 1 ? 2 : 0) + form.bits;
   return layers * double(form.points()) * double(windows);
@@ -81,7 +94,7 @@ void set_call(const Call& c, fft::ConvParams* p) {
 // Rows of the backward pass: an item's are summed in its lanes' order, so the cut depends on the sizes alone.
 void deal_rows(const Call& c, Plan* plan) {
   fft::ConvParams& p = plan->p;
-  const i64 wanted = c.rows * c.channels / (kItemBlocks * p.layout.slots);
+  const i64 wanted = ((c.rows * c.channels) << plan->parts_log) / (kItemBlocks * p.layout.slots);
   p.chunk = p.by_sample ? 1 : int(smaller(larger(wanted, 1), c.rows));
   p.chunks = int(ceil_div(c.rows, p.chunk));
   p.items = int(c.channels * p.chunks);
@@ -96,6 +109,28 @@ i64 take(i64* at, i64 bytes) {
   const i64 begin = *at;
   *at += ceil_div(bytes, 256) * 256;
   return begin;
+}
+
+void lay_out_long(const Call& c, bool backward, Plan* plan) {
+  fft::ConvParams& p = plan->p;
+  const i64 real = plan->wide ? 8 : 4, n = plan->form.points() << plan->parts_log;
+  const i64 channel = 2 * real * c.rows * n;  // bytes of a set
+  const bool rows = c.du || c.dgate_in, products = backward && c.dkernel;
+  const i64 parts = real * c.filters * c.channels * c.rows * ceil_div(plan->form.points(), fft::kColumnThreads);
+  plan->batch = smaller(larger(kBatchBytes / channel, 1), c.channels);
+  plan->set_bytes = ceil_div(channel * plan->batch, 256) * 256;
+  i64 at = 0;
+  plan->tables = take(&at, 2 * real * (i64(2 * plan->form.log + plan->form.odd) * plan->form.lanes()));
+  plan->column_tables = take(&at, 2 * real * plan->form.points() * (plan->parts_log + 1));
+  plan->spectrum = take(&at, c.kernel ? 2 * real * p.kernels * n : 0);
+  plan->products = take(&at, products ? 2 * real * i64(p.items) * p.filters * n : 0);
+  plan->summed = take(&at, products && plan->sum_products ? 2 * real * p.kernels * n : 0);
+  plan->skips = take(&at, backward && c.dskip ? parts : 0);
+  plan->mask_parts = take(&at, backward && c.dmask ? parts : 0);
+  plan->skipped = take(&at, backward && rows && c.skip ? channel * plan->batch : 0);
+  plan->sets = take(&at, plan->set_bytes * (backward ? (rows && c.filters > 1 ? 3 : 2) : c.filters > 1 ? 2 : 1));
+  plan->park = -1;
+  plan->bytes = at;
 }
 
 void lay_out(const Call& c, bool backward, const DeviceLimits& limits, Plan* plan) {
@@ -131,6 +166,7 @@ int make_plan(const Call& c, bool backward, const DeviceLimits& limits, Plan* pl
   const i64 points = c.grid ? c.grid : ceil_div(c.length + reach, 2);
   plan->form = smallest_form(plan->wide, backward, points, c.grid != 0, limits);
   if (!backward && c.grid == 0) cut_rows(c, plan->wide, limits, plan);
+  if (plan->form.odd == 0) long_form(plan->wide, points, c.grid != 0, limits, plan);
   if (plan->form.odd == 0)
     return fail(SPECTRALOPS_UNSUPPORTED, "fft_conv: no CUDA kernel for transforms of %lld points", points);
   if (c.rows * c.channels > kItemLimit / p.segments)
@@ -147,8 +183,12 @@ int make_plan(const Call& c, bool backward, const DeviceLimits& limits, Plan* pl
   } else {
     p.items = int(c.rows * c.channels * p.segments);
     p.parks = c.filters > 1;
+    p.chunk = 1, p.chunks = p.rows;
   }
-  lay_out(c, backward, limits, plan);
+  if (plan->parts_log)
+    lay_out_long(c, backward, plan);
+  else
+    lay_out(c, backward, limits, plan);
   return SPECTRALOPS_OK;
 }
 

@@ -21,6 +21,9 @@ constexpr i64 kItemBlocks = 1024;  // blocks aimed at by the backward pass: beyo
 #endif
 constexpr int kParkBlocks = 2;     // blocks a multiprocessor where lanes set aside into memory
 constexpr int kResidentThreads = 512;  // of 65536 / 128 registers
+constexpr int kPartsLog[] = {2, 5};      // columns of 4 and of 32 points
+constexpr int kLeastLineBits = 7;         // a warp's threads work on neighbouring columns, a block's on 128
+constexpr i64 kBatchBytes = i64(1) << 28; // of a set of spectra in the workspace, where more than one channel fits
 constexpr double kPointCost = 4;   // of loading and storing a point, in radix-2 layers of a transform
 constexpr double kCutGain = 0.8;   // rows are cut into windows where that costs at most this much of the whole
 // ----------------------------------------------------------------------------------------------------------------------
@@ -57,6 +60,10 @@ struct Plan {
   i64 cells = 0, shared = 0, blocks = 0;  // shared: of the kernel that takes rows
   i64 tables = 0, spectrum = 0, products = 0, summed = 0, skips = 0, park = 0, bytes = 0;  // offsets, then their end
   bool sum_products = false;
+  // Transforms of 2^parts_log forms: columns and lines. 0: in a block.
+  int parts_log = 0;
+  i64 batch = 0;  // channels that the sets hold at a time
+  i64 column_tables = 0, sets = 0, set_bytes = 0, skipped = 0, mask_parts = 0;
 };
 
 // The plan of a call, pointers into the workspace still missing. UNSUPPORTED where no kernel takes it.
@@ -65,6 +72,12 @@ int make_plan(const Call& c, bool backward, const DeviceLimits& limits, Plan* pl
 int bind_workspace(const Call& c, Plan* plan);
 // Tables, and the spectrum where the call has a kernel.
 int prepare(const Call& c, const Plan& plan);
+// Sums of the backward pass: a launch, and that of products (filters, channels, chunks, N) -> (samples, filters, groups, N).
+int launch_sum(const Plan& plan, const fft::SumParams& sum);
+fft::SumParams sum_of_products(const Plan& plan, void* out);
+// The whole call where plan.parts_log > 0.
+int long_forward(const Call& c, const Plan& plan);
+int long_backward(const Call& c, const Plan& plan);
 
 }  // namespace conv
 }  // namespace cuda

@@ -34,7 +34,8 @@ template <> struct Threads<float, 5, 2> { static constexpr int forward = 512, ba
 template <> struct Threads<double, 1, 3> { static constexpr int forward = 512, backward = 512; };  // 8 .. 4096
 template <> struct Threads<double, 3, 2> { static constexpr int forward = 512, backward = 512; };  // 12 .. 6144
 template <> struct Threads<double, 5, 2> { static constexpr int forward = 256, backward = 256; };  // 20 .. 5120
-constexpr int kBlockThreads = 128;  // of a block of short transforms
+constexpr int kBlockThreads = 128;   // of a block of short transforms
+constexpr int kColumnThreads = 128;  // of a block of columns of transforms that no block holds
 // ------------------------------------------------------------------------------------------------------------------
 
 template <typename C_, int ODD_, int LOG_> struct Engine {
@@ -72,6 +73,7 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
   }
   // A cell of the lane's own, among those that no other warp's transform uses between barriers.
   SO_DEVICE int own(int n) const { return int(threadIdx.x & ~31u) * POINTS + n * 32 + int(threadIdx.x & 31u); }
+  SO_DEVICE static constexpr int apart() { return 32; }  // of real numbers that a lane sets aside
   SO_DEVICE int size() const { return ODD << bits; }
 
   SO_DEVICE void barrier() const {

@@ -68,7 +68,7 @@ SO_DEVICE void form_gradient(const E& e, const ConvParams& p, const Row& row, in
     }
     const C dc = dz * gate;
     if (p.dskip) sums->skip.add(dc * v);
-    if (skipped) skipped[place * 32] = filter == 0 ? skip * dc : skipped[place * 32] + skip * dc;
+    if (skipped) skipped[place * e.apart()] = filter == 0 ? skip * dc : skipped[place * e.apart()] + skip * dc;
     at = half ? -dc : dc;
   }
 }
@@ -113,7 +113,7 @@ SO_DEVICE void store_row_gradients(const E& e, const ConvParams& p, const Row& r
     const int place = half * E::POINTS + n, time = row.origin + place * e.lanes + e.lane;
     if (time < 0 || time >= row.length) continue;
     C dv = half ? -times[n * 64] : times[n * 64];
-    if (skipped) dv += skipped[place * 32];
+    if (skipped) dv += skipped[place * e.apart()];
     if (p.du.data)
       static_cast<T*>(const_cast<void*>(p.du.data))[du + time * p.du.time] =
           narrow<T>(dv * element<T>(p.gate_in.data, in + time * p.gate_in.time, C(1)));

@@ -7,7 +7,8 @@ namespace spectralops {
 namespace fft {
 
 template <typename T, typename E>
-SO_DEVICE void store_results(E& e, const ConvParams& p, const Row& row, int sample, int filter, int half) {
+SO_DEVICE void store_results(const E& e, const ConvParams& p, const Row& row, int sample, int filter, int half,
+                             const typename E::C* times, int stride) {
   using C = typename E::C;
   const i64 u = row.at(p.u, 0), in = row.at(p.gate_in, 0), out = row.at(p.gate_out, filter), y = row.at(p.y, filter);
   const C skip = element<C>(p.skip, i64(filter) * p.channels + row.channel, C(0));
@@ -16,7 +17,7 @@ SO_DEVICE void store_results(E& e, const ConvParams& p, const Row& row, int samp
   for (int n = 0; n < E::POINTS; ++n) {
     const int time = row.origin + (half * E::POINTS + n) * e.lanes + e.lane;
     if (time < row.from || time >= row.to) continue;
-    C c = half ? -e.cells[e.own(n)] : e.cells[e.own(n)];
+    C c = half ? -times[n * stride] : times[n * stride];
     if (p.skip) {
       const C v = element<T>(p.u.data, u + time * p.u.time, C(0)) *
                   element<T>(p.gate_in.data, in + time * p.gate_in.time, C(1));
@@ -65,8 +66,9 @@ template <typename E> SO_DEVICE void store_filter(E& e, const ConvParams& p, int
   for (int half = 0; half < 2; ++half) {
     if (!half_reaches(e, half, row.origin, row.to)) continue;
     give_half(e, half);
-    with_storage<typename E::C>(
-        p.dtype, [&](auto type) { store_results<decltype(type)>(e, p, row, at.sample, filter, half); });
+    with_storage<typename E::C>(p.dtype, [&](auto type) {
+      store_results<decltype(type)>(e, p, row, at.sample, filter, half, e.cells + e.own(0), 32);
+    });
   }
 }
 
