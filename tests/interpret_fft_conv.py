@@ -149,6 +149,28 @@ def given_spectrum(grid, h):
     check(length=2 * grid - 60, taps=40, lag0=20, grid=grid, h=h, b=1, gates="", mask=False, draws=1)
 
 
+@case(("causal",), ("everything",), ("stretches",), ("spectrum",), ("chunks",), ("high",))
+def long_rows(which):
+    """Rows that no program holds, made short: 16 rows of 256 points."""
+    from spectralops.kernels import configs
+
+    configs.FFT_CONV_WHOLE = (256, 256)
+    if which == "causal":
+        check(length=2500, h=2, gates="", skip=False, mask=False, draws=1)
+    elif which == "everything":
+        check(f=2, h=2, g=1, length=2500, taps=99, lag0=20, act="gelu", draws=1)
+        check(b=2, h=1, length=4500, taps=99, lag0=20, draws=1)
+    elif which == "stretches":
+        check(h=2, g=1, ends=[0, 300, 300, 2800], taps=70, per_sample=True, act="silu", draws=1)
+    elif which == "spectrum":
+        check(b=2, h=2, length=3000, taps=90, lag0=30, grid=4096, gates="", mask=False, draws=1)
+    elif which == "chunks":
+        configs.FFT_CONV_WORKSPACE = 2 * 4096 * 7
+        check(b=3, h=2, g=1, length=3000, taps=50, dtype="float16", act="silu", draws=1)
+    else:
+        check(length=3000, taps=50, dtype="bfloat16", precision="high", act="gelu")
+
+
 # ---- what is around it ---------------------------------------------------------------------------------------------------
 
 
