@@ -268,7 +268,7 @@ class Plan:
         self.blocks = self.m // configs.FFT_CONV_COLUMNS
         self.columns = {"p_w": outer_tables(self.n0, self.m, mode == "tf32", x.device), "N0": self.n0, "M": self.m,
                         "COLUMNS": configs.FFT_CONV_COLUMNS, "PRECISION": mode}  # fmt: skip
-        self.column_options = {"warps": configs.FFT_CONV_COLUMN_WARPS, "stages": 1, "fuse": True}
+        self.column_options = {"warps": configs.FFT_CONV_COLUMN_WARPS, "stages": 1, "fuse": True, "registers": 255}
 
     def items(self, count: int) -> torch.Tensor:
         return torch.empty((count, 2, self.n), dtype=torch.float32, device=self.x.device)
