@@ -249,6 +249,10 @@ FFT_CONV = {
     2048: Fft(8, 16, 16, 2, 1, 8),
     4096: Fft(16, 16, 16, 1, 1, 8),
 }
+FFT_CONV_WHOLE = (2048, 4096)  # points up to which a program holds a row: with three products for one, with one
+FFT_CONV_OUTER = 16  # rows of that length longer ones are cut into, ...
+FFT_CONV_COLUMNS = 64  # ... columns of these a program takes
+FFT_CONV_COLUMN_WARPS = 4
 FFT_CONV_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
 FFT_CONV_SLAB = 4096  # points from which on a gradient's sum is kept in memory between rows
 FFT_CONV_WORKSPACE = 1 << 27  # elements of its partial sums

@@ -13,19 +13,10 @@ import triton
 import triton.language as tl
 
 from . import fft_conv_dft as dft
-from .common import cdiv, launch, load, store
-from .fft_conv_dft import back, bins, places, product_of, row_sums, stretch, transform
-from .kan_basis import activation_value
-
-ACTIVATIONS = {"identity": 0, "silu": 1, "gelu": 2}  # the names of kan_basis.activation_value
-
-
-@triton.jit
-def tap(p_k, position, SIZE, lag0, N: tl.constexpr, m):
-    """What stands at a position below 2 N: the tap at that lag, and the one at the lag 2 N less with its sign turned."""
-    j = position + lag0
-    return load(p_k + j, m & (j < SIZE)) - load(p_k + j - 2 * N, m & (j >= 2 * N))
-
+from . import fft_conv_long as long
+from .common import cdiv, launch, load
+from .fft_conv_dft import back, bins, places, product_of, stretch, transform
+from .fft_conv_tiles import ACTIVATIONS, rows_of, strides, tap, wide, write
 
 @triton.jit(do_not_specialize=["size", "lag0"])
 def spectrum_kernel(
@@ -46,17 +37,6 @@ def spectrum_kernel(
     p, m = p_q + g * (2 * N) + o, (g < groups) & (o >= 0)
     tl.store(p, re * (1.0 / N), mask=m)
     tl.store(p + N, im * (1.0 / N), mask=m)
-
-
-@triton.jit
-def write(p_y, o_y, y_t, c, v_skip, p_o, o_o, o_t, factor, t, m, ACT: tl.constexpr):
-    """act(gate_out (c + skip v)) mask."""
-    z = c + v_skip
-    if p_o is not None:
-        z = z * load(p_o + o_o + t * o_t, m)
-    if ACT:
-        z = activation_value(z, ACT, 0)
-    store(p_y + o_y + t * y_t, z * factor, m)
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -124,25 +104,15 @@ def spectra(kernel: torch.Tensor, call, n: int, x: torch.Tensor):
     return {"p_q": q, "q_s": filters * groups * 2 * n if samples > 1 else 0, "q_f": groups * 2 * n}
 
 
-def rows_of(x: torch.Tensor, cu_seqlens) -> int:
-    return x.shape[0] if cu_seqlens is None else cu_seqlens.numel() - 1
-
-
-def strides(name: str, t: torch.Tensor | None, axes: str) -> dict:
-    return {f"{name}_{axis}": 0 if t is None else t.stride(i) for i, axis in enumerate(axes)}
-
-
-def wide(n: int, *tensors: torch.Tensor | None) -> bool:
-    """Whether offsets along a row need 64 bits."""
-    return any(t is not None and 2 * n * t.stride(-1) >= 2**31 for t in tensors)
-
-
 def fft_conv(u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, call):
     from spectralops.ops.fft_conv_reference import new_like_y
 
     channels, (_, filters, groups, size) = u.shape[1], kernel.shape[:4]
     y = new_like_y(u, filters, call.blh)
     n = call.grid or dft.points(call.length, size, call.lag0)
+    if not dft.whole(n, u, call.precision):
+        long.fft_conv(y, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, call, n, rows_of(u, cu_seqlens))
+        return y
     arguments, r, options = dft.plan(n, channels, u, call.precision)
     launch(u, forward_kernel, (rows_of(u, cu_seqlens) * cdiv(channels, r),), **options,
            p_u=u, p_g=gate_in, p_o=gate_out, p_skip=skip, p_mask=mask, p_cu=cu_seqlens, p_y=y,

@@ -17,28 +17,10 @@ import triton.language as tl
 from . import configs
 from . import fft_conv as forward
 from . import fft_conv_dft as dft
-from .common import cdiv, launch, load, store
+from . import fft_conv_long_backward as long
+from .common import cdiv, launch, load
 from .fft_conv_dft import back, bins, places, product_of, row_sums, stretch, transform
-from .kan_basis import activation_value
-
-
-@triton.jit
-def derive(c, p_e, o_e, e_t, p_o, o_o, o_t, p_dc, o_dc, p_do, o_do, do_t, factor, t, m, ACT: tl.constexpr, MASK: tl.constexpr):
-    """Stores dc and dgate_out of one half of a row; grad act(z), where the mask's gradient is asked for."""
-    e, z, d_mask = load(p_e + o_e + t * e_t, m), c, c
-    if p_o is not None:
-        gate = load(p_o + o_o + t * o_t, m)
-        z = gate * c
-    if MASK:
-        d_mask = e * (activation_value(z, ACT, 0) if ACT else z)
-    dz = e * factor
-    if ACT:
-        dz = dz * activation_value(z, ACT, 1)
-    if p_do is not None:
-        store(p_do + o_do + t * do_t, dz * c, m)
-    if p_dc is not None:
-        store(p_dc + o_dc + t, dz * gate if p_o is not None else dz, m)
-    return d_mask
+from .fft_conv_tiles import ACTIVATIONS, dc_of, derive, rows_of, strides, untap, wide, write_input
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -89,23 +71,6 @@ def products_kernel(
             i = i_h * R + tl.arange(0, R)
             found = row_sums(tl.where(m, sums, 0.0), N1 * P, N // (N1 * P), R)
             tl.store(p_dm + (i_b.to(tl.int64) * FILTERS + f) * channels + i, found, mask=i < channels)
-
-
-@triton.jit
-def dc_of(p_e, o_e, e_t, p_o, o_o, o_t, factor, t, m):
-    """grad gate_out mask at times t."""
-    return product_of(p_e, o_e, e_t, p_o, o_o, o_t, t, m) * factor
-
-
-@triton.jit
-def write_input(dv, p_u, o_u, u_t, p_g, o_g, g_t, p_du, o_du, p_dg, o_dg, d_t, t, m):
-    """du = dv gate_in, dgate_in = dv u."""
-    if p_dg is not None:
-        store(p_dg + o_dg + t * d_t, dv * load(p_u + o_u + t * u_t, m), m)
-    if p_du is not None:
-        if p_g is not None:
-            dv = dv * load(p_g + o_g + t * g_t, m)
-        store(p_du + o_du + t * d_t, dv, m)
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -232,14 +197,6 @@ def gradient_kernel(
         tl.store(p + N, im, mask=m_q)
 
 
-@triton.jit
-def untap(p_k, x, position, size, lag0, N: tl.constexpr, m):
-    """The adjoint of forward.tap; a position holds one tap at most, as lags are shorter than rows."""
-    j = position + lag0
-    tl.store(p_k + j, x, mask=m & (j < size))
-    tl.store(p_k + j - 2 * N, -x, mask=m & (j >= 2 * N))
-
-
 @triton.jit(do_not_specialize=["groups", "size", "lag0"])
 def taps_kernel(
     p_q, p_w, p_k, groups, size, lag0,
@@ -280,9 +237,9 @@ def _products(call, plan, shared, grad, u, skip, gate_in, gate_out, mask, spectr
     d_mask = torch.empty((rows, filters, channels), dtype=torch.float32, device=grad.device) if need["mask"] else None
     launch(grad, products_kernel, (rows * cdiv(channels, r),), **options, p_e=grad, p_u=u, p_g=gate_in, p_o=gate_out,
            p_skip=skip, p_mask=mask, p_dc=dc, p_do=d_gate, p_dm=d_mask, **shared["all"], **spectra,
-           **forward.strides("e", grad, "bfht"), **forward.strides("u", u, "bht"), **forward.strides("g", gate_in, "bht"),
-           **forward.strides("o", gate_out, "bfht"), **forward.strides("dc", dc, "bfh"), **forward.strides("do", d_gate, "bfht"),
-           ACT=forward.ACTIVATIONS[call.activation], WIDE=forward.wide(shared["n"], grad, u, gate_in, gate_out, d_gate),
+           **strides("e", grad, "bfht"), **strides("u", u, "bht"), **strides("g", gate_in, "bht"),
+           **strides("o", gate_out, "bfht"), **strides("dc", dc, "bfh"), **strides("do", d_gate, "bfht"),
+           ACT=ACTIVATIONS[call.activation], WIDE=wide(shared["n"], grad, u, gate_in, gate_out, d_gate),
            **arguments)  # fmt: skip
     return dc, d_gate, None if d_mask is None else d_mask.sum(1)
 
@@ -309,9 +266,9 @@ def _gradient(call, plan, shared, shape, e, u, gate_in, gate_out, mask, need):
     unit = filters * groups
     places = (unit, samples * unit) if samples > 1 else (within * unit, unit)
     launch(e, gradient_kernel, (blocks * filters * chunks,), **options, p_e=e, p_u=u, p_g=gate_in, p_o=gate_out, p_mask=mask,
-           p_sum=sums, p_v=waiting, p_ds=d_skip, **shared["all"], rows=rows, steps=steps, **forward.strides("e", e, "bfht"),
-           **forward.strides("u", u, "bht"), **forward.strides("g", gate_in, "bht"), **forward.strides("o", gate_out, "bfht"),
-           s_chunk=places[0], s_within=places[1], WIDE=forward.wide(n, e, u, gate_in, gate_out), **arguments)  # fmt: skip
+           p_sum=sums, p_v=waiting, p_ds=d_skip, **shared["all"], rows=rows, steps=steps, **strides("e", e, "bfht"),
+           **strides("u", u, "bht"), **strides("g", gate_in, "bht"), **strides("o", gate_out, "bfht"),
+           s_chunk=places[0], s_within=places[1], WIDE=wide(n, e, u, gate_in, gate_out), **arguments)  # fmt: skip
     d_skip = None if d_skip is None else d_skip.sum(0)
     if sums is None:
         return None, d_skip
@@ -337,9 +294,9 @@ def _adjoint(call, plan, shared, e, u, skip, gate_in, gate_out, mask, spectra, n
     given = du if du is not None else d_gate
     launch(e, adjoint_kernel, (rows * cdiv(channels, r),), **options, p_e=e, p_u=u if need["gate_in"] else None, p_g=gate_in,
            p_o=gate_out, p_skip=skip, p_mask=mask, p_du=du, p_dg=d_gate, **shared["all"], **spectra,
-           **forward.strides("e", e, "bfht"), **forward.strides("u", u, "bht"), **forward.strides("g", gate_in, "bht"),
-           **forward.strides("o", gate_out, "bfht"), **forward.strides("d", given, "bht"),
-           WIDE=forward.wide(shared["n"], e, u, gate_in, gate_out, given), **arguments)  # fmt: skip
+           **strides("e", e, "bfht"), **strides("u", u, "bht"), **strides("g", gate_in, "bht"),
+           **strides("o", gate_out, "bfht"), **strides("d", given, "bht"),
+           WIDE=wide(shared["n"], e, u, gate_in, gate_out, given), **arguments)  # fmt: skip
     return du, d_gate
 
 
@@ -350,10 +307,13 @@ def fft_conv_backward(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens
     _, _, groups, size = kernel_shape
     n = call.grid or dft.points(call.length, size, call.lag0)
     need = dict(zip(GRADIENTS, needs))
+    if not dft.whole(n, grad, call.precision):
+        rows = rows_of(grad, cu_seqlens)
+        return long.Backward(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, tuple(kernel_shape), call, need, n, rows).run()
     plan = dft.plan(n, channels, grad, call.precision)
     everything = {"p_cu": cu_seqlens, "channels": channels, "per_group": channels // groups, "length": call.length,
                   "FILTERS": filters, "HIGH": call.length > n}  # fmt: skip
-    shared = {"rows": forward.rows_of(grad, cu_seqlens), "n": n, "like": grad, "all": everything}
+    shared = {"rows": rows_of(grad, cu_seqlens), "n": n, "like": grad, "all": everything}
     found = dict.fromkeys(GRADIENTS)
     to_input, to_kernel = need["u"] or need["gate_in"], need["kernel"] or need["skip"]
     recompute = call.activation != "identity" or need["gate_out"] or need["mask"]

@@ -200,6 +200,11 @@ def row_sums(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr, R: tl.constexpr):
 # ---- host ----------------------------------------------------------------------------------------
 
 
+def whole(n: int, x: torch.Tensor, precision: str) -> bool:
+    """Whether a program holds all of a row: with three products for one, half as many points."""
+    return n <= configs.FFT_CONV_WHOLE[input_precision(x.dtype, precision) == "tf32"]
+
+
 def points(length: int, size: int, lag0: int) -> int:
     """N for taps: the least power of two with 2 N >= length + the reach of the taps."""
     linear = length + max(lag0, size - 1 - lag0)
@@ -209,11 +214,12 @@ def points(length: int, size: int, lag0: int) -> int:
 def supports(x, kernel_shape, call) -> tuple[bool, str]:
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         return False, f"triton's fft_conv computes in float32, which {x.dtype} does not fit"
-    n, most = call.grid or points(call.length, kernel_shape[3], call.lag0), max(configs.FFT_CONV)
-    if call.grid and n not in configs.FFT_CONV:
-        return False, f"triton's fft_conv takes a spectrum on a grid of 2^8 .. 2^{most.bit_length() - 1} points, got {n}"
+    n = call.grid or points(call.length, kernel_shape[3], call.lag0)
+    most = configs.FFT_CONV_OUTER * configs.FFT_CONV_WHOLE[input_precision(x.dtype, call.precision) == "tf32"]
+    if call.grid and (n < min(configs.FFT_CONV) or n & (n - 1)):
+        return False, f"triton's fft_conv takes a spectrum on a grid of a power of two from {min(configs.FFT_CONV)} points on, got {n}"
     if n > most:
-        return False, f"triton's fft_conv takes rows and taps whose lengths add up to {2 * most}, got {2 * n} rounded up"
+        return False, f"triton's fft_conv takes transforms of up to {most} points for {x.dtype}, got {n}"
     return runnable(x)
 
 
@@ -223,39 +229,39 @@ def input_precision(dtype: torch.dtype, precision: str) -> str:
     return "ieee" if common.AMD else "tf32x3"
 
 
-def _turns(rows: int, columns: int, shift: float, period: int) -> torch.Tensor:
+def turns(rows: int, columns: int, shift: float, period: int) -> torch.Tensor:
     """exp(-2 pi i column (row + shift) / period), (2, rows, columns) in float64; the angle is reduced exactly."""
     k = torch.outer(torch.arange(rows, dtype=torch.float64) + shift, torch.arange(columns, dtype=torch.float64))
     angle = k.remainder(period) * (-2 * math.pi / period)
     return torch.stack([angle.cos(), angle.sin()])
 
 
-def _tf32(t: torch.Tensor) -> torch.Tensor:
+def tf32(t: torch.Tensor) -> torch.Tensor:
     """To nearest, 11 bits of significand."""
     mantissa, exponent = torch.frexp(t)
     return torch.ldexp((mantissa * 2.0**11).round(), exponent - 11)
 
 
 @functools.lru_cache(maxsize=64)
-def tables(row: configs.Fft, one_pass: bool, device: torch.device) -> torch.Tensor:
+def tables(row: configs.Fft, one_pass: bool, shift: float, device: torch.device) -> torch.Tensor:
     """W1, T1, W2, with a third level T2 and W3, and W1 transposed, one after the other, computed in float64; the matrices
     are tf32's where one pass would cut them.
     """
     n1, n2, n3, pairs = row.n1, row.n2, row.n3, row.pairs
-    cut = _tf32 if one_pass else lambda t: t
+    cut = tf32 if one_pass else lambda t: t
     eye = torch.eye(pairs, dtype=torch.float64)
-    w1 = cut(torch.stack([torch.kron(t, eye) for t in _turns(n1, n1, 0.25, n1)]))
-    parts = [w1, _turns(n1, n2 * n3, 0.25, n1 * n2 * n3), cut(_turns(n2, n2, 0.0, n2))]
+    w1 = cut(torch.stack([torch.kron(t, eye) for t in turns(n1, n1, shift, n1)]))
+    parts = [w1, turns(n1, n2 * n3, shift, n1 * n2 * n3), cut(turns(n2, n2, 0.0, n2))]
     if n3 > 1:
-        parts += [_turns(n2, n3, 0.0, n2 * n3), cut(_turns(n3, n3, 0.0, n3))]
+        parts += [turns(n2, n3, 0.0, n2 * n3), cut(turns(n3, n3, 0.0, n3))]
     parts.append(w1.transpose(1, 2))
     return torch.cat([t.flatten() for t in parts]).float().to(device)
 
 
-def plan(n: int, channels: int, x: torch.Tensor, precision: str) -> tuple[dict, int, dict]:
+def plan(n: int, channels: int, x: torch.Tensor, precision: str, shift: float = 0.25) -> tuple[dict, int, dict]:
     """Arguments every kernel takes for N points, channels a program, options of the launch."""
     row, mode = configs.FFT_CONV[n], input_precision(x.dtype, precision)
     r = min(row.channels, common.next_power_of_2(channels))
-    arguments = {"p_w": tables(row, mode == "tf32", x.device), "N1": row.n1, "N2": row.n2, "N3": row.n3, "R": r, "P": row.pairs,
+    arguments = {"p_w": tables(row, mode == "tf32", shift, x.device), "N1": row.n1, "N2": row.n2, "N3": row.n3, "R": r, "P": row.pairs,
                  "PRECISION": mode}  # fmt: skip
     return arguments, r, {"warps": row.warps, "stages": 1, "fuse": True, "registers": min(255, 2048 // row.warps)}

@@ -32,9 +32,14 @@ def turns(rows, columns, shift, period):
     return torch.polar(torch.ones_like(angle), angle)
 
 
+def levels(grid):
+    """Of a row that one program holds; longer rows have one more, whose place does not matter here."""
+    row = configs.FFT_CONV.get(grid)
+    return (row.n1, row.n2, row.n3) if row else (16, grid // 256, 16)
+
+
 def to_grid(x, grid):
-    row = configs.FFT_CONV[grid]
-    n1, n2, n3 = row.n1, row.n2, row.n3
+    n1, n2, n3 = levels(grid)
     low, high = torch.nn.functional.pad(x, (0, 2 * grid - x.shape[-1])).split(grid, -1)
     z = product(turns(n1, n1, 0.25, n1), torch.complex(low, -high).unflatten(-1, (n1, -1)))
     z = z * turns(n1, n2 * n3, 0.25, grid)
@@ -47,8 +52,7 @@ def to_grid(x, grid):
 
 def from_grid(spectrum):
     grid = spectrum.shape[-1]
-    row = configs.FFT_CONV[grid]
-    n1, n2, n3 = row.n1, row.n2, row.n3
+    n1, n2, n3 = levels(grid)
     z = spectrum.unflatten(-1, (n3, n2, n1)).movedim((-3, -2, -1), (-1, -2, -3)).to(torch.complex128)
     if n3 > 1:
         z = product(turns(n3, n3, 0, n3).conj(), z.transpose(-1, -2)).transpose(-1, -2)
