@@ -5,6 +5,7 @@ import itertools
 import fft_conv_oracle as oracle
 import pytest
 import torch
+import torch.utils.checkpoint
 
 import spectralops as so
 from spectralops import testing
@@ -129,6 +130,13 @@ def test_one_tensor_in_many_places(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_of_what_was_broadcast(backend):
+    t = problem(b=2, h=3, length=6)
+    t["gate_in"], t["gate_out"], t["mask"] = (torch.randn(*s, dtype=D, requires_grad=True) for s in ((3, 1), (6,), (3,)))
+    derivatives(dict(activation="silu", backend=backend), t)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_gradient_of_any_stride(backend):
     t = problem(dtype=torch.float32)
     inputs = tuple(t.values())
@@ -227,6 +235,21 @@ def test_eval_and_no_grad():
         assert torch.equal(layer(u), trained)
 
 
+def test_checkpoints_and_hooks_and_writes_in_place():
+    t = problem(b=2, h=3, length=20, size=9)
+    f, inputs = call(t, activation="silu"), tuple(t.values())
+    expect = torch.autograd.grad(f(*inputs).sum(), inputs)
+    again = torch.autograd.grad(torch.utils.checkpoint.checkpoint(f, *inputs, use_reentrant=False).sum(), inputs)
+    assert all(map(torch.equal, again, expect))
+    with torch.autograd.graph.save_on_cpu():
+        assert all(map(torch.equal, torch.autograd.grad(f(*inputs).sum(), inputs), expect))
+    w = t["k"] * 1
+    y = so.fft_conv(t["u"], w)
+    w.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
 def test_autocast_changes_nothing():
     t = problem(b=2, h=3, length=20, size=9, dtype=torch.float32)
     run = lambda: torch.autograd.grad(call(t, activation="gelu")(*t.values()).sum(), tuple(t.values()))  # noqa: E731
@@ -307,7 +330,7 @@ def test_func():
         so.fft_conv(torch.autograd.forward_ad.make_dual(t["u"], t["u"]), t["k"], activation="silu")
 
 
-@pytest.mark.parametrize("dynamic, how", [(False, "aot_eager"), (True, "inductor")])
+@pytest.mark.parametrize("dynamic, how", [(False, "inductor"), (True, "aot_eager")])
 def test_compile_fullgraph(dynamic, how):
     torch._dynamo.reset()
     k, skip = torch.randn(3, 9, requires_grad=True), torch.randn(3, requires_grad=True)
@@ -343,6 +366,22 @@ def test_compile_other_forms():
     torch.testing.assert_close(got, torch.autograd.grad(forms[0](u, k).sum(), (u, k)))
     with pytest.raises(Exception, match="cannot run inside torch.func under torch.compile"):
         torch.compile(lambda u: torch.func.grad(lambda u: so.fft_conv(u, k, backend="cpu").sum())(u), fullgraph=True, backend="aot_eager")(u)
+
+
+def test_export_with_dynamic_shapes():
+    class Layer(torch.nn.Module):
+        def __init__(self, mode):
+            super().__init__()
+            self.k, self.mode = torch.nn.Parameter(torch.randn(3, 8)), mode
+
+        def forward(self, u):
+            return so.fft_conv(u, self.k, mode=self.mode, gate_in=u, activation="gelu")
+
+    dims = {"u": {0: torch.export.Dim("batch", min=1, max=64), 2: torch.export.Dim("length", min=9, max=4096)}}
+    for mode in ("causal", "same", "circular"):
+        layer, x = Layer(mode), torch.randn(4, 3, 99)
+        exported = torch.export.export(layer, (torch.randn(2, 3, 20),), dynamic_shapes=dims).module()
+        assert torch.equal(exported(x), layer(x))
 
 
 def test_opcheck():

@@ -2,6 +2,7 @@
 
 from .fan import FAN
 from .fnet_ar import FNetARMixing
+from .gaunt import GauntTensorProduct
 from .grkan import GRKAN
 from .hadamard import HadamardRotation
 from .hyena import HyenaOperator
@@ -22,7 +23,7 @@ from .siren import SIREN
 from .tnn import TNN, TNO
 
 __all__ = [
-    "FAN", "FNetARMixing", "GRKAN", "HadamardRotation", "HyenaFilter", "HyenaOperator", "KAF", "KAN", "KANAttention",
-    "KANConv2d", "KANLinear", "LongConv", "M2Mixer", "MegaEMA", "RTF", "Rational", "RelativeKernelAttention", "S4D",
+    "FAN", "FNetARMixing", "GRKAN", "GauntTensorProduct", "HadamardRotation", "HyenaFilter", "HyenaOperator", "KAF", "KAN",
+    "KANAttention", "KANConv2d", "KANLinear", "LongConv", "M2Mixer", "MegaEMA", "RTF", "Rational", "RelativeKernelAttention", "S4D",
     "S4DKernel", "SIREN", "TNN", "TNO", "rational_init",
 ]  # fmt: skip
