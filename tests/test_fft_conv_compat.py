@@ -21,7 +21,6 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-
 def draw(*shapes, dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]

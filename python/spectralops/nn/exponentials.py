@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ def no_autocast(like: Tensor):
 def exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tensor, Tensor] | None = None) -> Tensor:
     r"""k[h, l] = sum_n Re(c_hn exp(rate_hn l)), l = 0 .. length - 1: (H, N), (H, N) -> (H, length).
 
-    c, rate: the real parts; imaginary: the imaginary ones of both. With l = l1 + l2, l1 a multiple of S = ceil(sqrt(length)) and
+    c, rate: the real parts; imaginary: the imaginary ones of both. With l = l1 + l2, l1 a multiple of S, about sqrt(length), and
     l2 < S, exp(rate l) = exp(rate l1) exp(rate l2), so the sum is a product of two matrices, (length / S, N) and (N, S) for
     each h: memory H (length + 2 N sqrt(length)) numbers, where the whole table would take H N length.
     The products are not narrowed by autocast.
@@ -29,7 +28,7 @@ def exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tenso
 
 
 def _exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tensor, Tensor] | None) -> Tensor:
-    step = max(1, math.isqrt(length - 1) + 1) if length else 1
+    step = int(length**0.5) + 1  # any S is right; a symbolic length knows no integer root
     coarse = torch.arange(0, max(length, 1), step, device=c.device).to(c.dtype)  # (length / S,)
     fine = torch.arange(step, device=c.device).to(c.dtype)  # (S,)
     left = torch.exp(coarse[:, None] * rate[:, None])  # (H, length / S, N)

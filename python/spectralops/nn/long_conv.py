@@ -85,6 +85,10 @@ class LongConv(nn.Module):
     def forward(
         self, x: Tensor, gate_in: Tensor | None = None, gate_out: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
+        _check.tensor("x", x)
+        takes, channels = ("(.., L, {})", -1) if self.layout == "blh" else ("(.., {}, L)", -2)
+        if x.dim() < 2 or x.shape[channels] != self.channels:
+            raise ValueError(f"x must have shape {takes.format(self.channels)}; got {_check.shape(x)}")
         how = {"rev_offset": self.rev_offset} if self.bidirectional else {}
         return fft_conv(
             x, self.kernel, skip=self.skip, gate_in=gate_in, gate_out=gate_out, k_rev=self.kernel_rev, mode=self.mode,
