@@ -35,6 +35,12 @@ BUDGET = {
     "hadamard_quantize_rows": (128, 128),
     "hadamard_gathered": (128, 255),
     "hadamard_pick": (48, 40),
+    "fft_tables": (40, 40),
+    "fft_conv_spectrum": (128, 144),
+    "fft_conv_forward": (128, 192),
+    "fft_conv_backward": (255, 255),  # of 256 threads with 32 points each; the others 168
+    "fft_conv_kernel_gradient": (255, 168),
+    "fft_conv_sum": (32, 40),
 }
 
 pytestmark = [
@@ -80,7 +86,7 @@ def compiled(request, tmp_path_factory) -> dict[str, tuple[int, int, int]]:
 
 
 def stem(name: str) -> str:
-    return re.match(r"(?:void )?(?:spectralops::)?(\w+)", name)[1]
+    return re.match(r"(?:void )?(?:spectralops::)?(?:(?:hadamard|fft)::)?(\w+)", name)[1]
 
 
 def test_no_kernel_spills(compiled):

@@ -15,13 +15,6 @@
 
 #include "spectralops/types.h"
 
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define SO_PRAGMA(text) _Pragma(#text)
-#define SO_UNROLL_BY(times) SO_PRAGMA(unroll(times))
-#else
-#define SO_UNROLL_BY(times)
-#endif
-
 namespace spectralops {
 namespace hadamard {
 

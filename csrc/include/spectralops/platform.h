@@ -23,6 +23,13 @@
 #define SO_UNROLL
 #endif
 
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define SO_PRAGMA(text) _Pragma(#text)
+#define SO_UNROLL_BY(times) SO_PRAGMA(unroll(times))
+#else
+#define SO_UNROLL_BY(times)
+#endif
+
 namespace spectralops {
 
 using i64 = long long;

@@ -145,6 +145,10 @@ def _quantise_plan(gpu: Limits, dim: int, block: int, group: int, m: int, format
 
 def unplannable(function: str, *args) -> str | None:
     """Why the CUDA kernels cannot run this call on x's GPU, or None: a rotation and its groups may not fit one block."""
+    if function.startswith("fft_conv"):
+        from ._fft_conv import unplannable as fft_conv_unplannable
+
+        return fft_conv_unplannable(function, *args)
     if function != "hadamard_quantize":
         return None
     x, _, base, _, block, group, format, _ = args

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,14 +12,36 @@ from ._core import DTYPES, _pointer, _workspace
 from .._loader import core
 from ..ops.fft_conv_reference import ACTIVATIONS, GRADIENTS, Call, compute_dtype, new_like_u, new_like_y
 
+READY = (True, False)  # on a CPU, on a GPU
 WORKSPACE = 15, 16  # the positions of workspace and workspace_bytes among the fields
 
 
 def unsupported(function: str, *args) -> str | None:
     """Why the core has no kernel for this call, or None."""
+    if not READY[args[0].device.type == "cuda"]:
+        return "no kernel for fft_conv"
     if args[0].dtype not in DTYPES:
         return f"no kernel for {args[0].dtype}"
     return None
+
+
+@lru_cache(maxsize=256)
+def _plannable(device: int, backward: bool, *sizes: int) -> bool:
+    """Whether the core has a plan for these sizes (rows .. dtype of the struct): one that it has takes a workspace."""
+    fields = array("q", (*(0,) * (WORKSPACE[1] + 1), *sizes, *(0,) * 22))
+    return core().fft_conv_workspace(fields.buffer_info()[0], int(backward), device, 1) > 0
+
+
+def unplannable(function: str, *args) -> str | None:
+    """Why the CUDA kernels have no plan for a call, or None."""
+    backward = function == "fft_conv_backward"
+    first, cu_seqlens, call = args[0], args[6 + backward], args[7 + 2 * backward]
+    samples, filters, groups, size = args[8] if backward else args[1].shape[:4]
+    rows = first.shape[0] if cu_seqlens is None else cu_seqlens.numel() - 1
+    sizes = (rows, filters, first.shape[-2], call.length, samples, groups, size, call.lag0, call.grid, 0, DTYPES[first.dtype])
+    if _plannable(first.device.index or 0, backward, *sizes):
+        return None
+    return f"no CUDA kernel for rows of {call.length} with {size} taps"
 
 
 def _strides(t: Tensor | None, count: int) -> tuple[int, ...]:
