@@ -215,7 +215,7 @@ template <typename T> struct Backward : Rows<T> {
       return;
     }
     const bool real = this->kernel_real();
-    C* const out = real || p.pitch == p.n ? at(slot.work) : at(slot.out);
+    C* const out = real ? at(slot.work) : at(slot.out);
     Line<C> line = this->line();
     line.source = sum;
     transform<kToTime>(roots, line, real, out, out);

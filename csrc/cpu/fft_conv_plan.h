@@ -41,6 +41,10 @@ struct ConvPlan {
   int threads;
 };
 
+// The imaginary parts of a row lie this many numbers off a power of two from the real ones, so that the points a pass takes
+// together do not all fall into one set of the first-level cache.
+constexpr i64 kSkew = 64;
+
 // Offsets in a thread's scratch, in numbers.
 struct ConvSlot {
   i64 v, work, out, kernels, spectra, sums, total, dv, grad, first, second, numbers;
@@ -55,8 +59,8 @@ static inline __attribute__((always_inline)) ConvSlot conv_slot(const ConvPlan& 
   };
   const i64 spectrum = 2 * p.pitch;
   s.v = take(p.unit * p.span > spectrum ? p.unit * p.span : spectrum);  // a kernel, too, on its way
-  s.work = take(spectrum);
-  s.out = take(p.pitch != p.n ? spectrum : 0);
+  s.work = take(spectrum + kSkew);
+  s.out = take(spectrum);
   s.kernels = take(p.shared ? 0 : p.kernels * filters * spectrum);
   s.spectra = take(backward || filters > 1 ? p.unit * spectrum : 0);
   s.sums = take(backward && p.parts == 1 ? p.kernels * filters * spectrum : 0);

@@ -126,8 +126,8 @@ template <typename T> struct Rows {
   // ---- kernels ----
   bool kernel_real() const { return !c.grid && (p.tiled || c.lag0 == 0) && c.size <= p.n; }
   i64 kernel_index(i64 s, i64 f, i64 g) const { return (s * c.filters + f) * c.groups + g; }
-  Line<C> line() const { return {at(slot.work), at(slot.work) + p.pitch, nullptr, nullptr, nullptr, nullptr, C(1)}; }
-  C* result() const { return p.real || p.pitch == p.n ? at(slot.work) : at(slot.out); }
+  Line<C> line() const { return {at(slot.work), at(slot.work) + p.pitch + kSkew, nullptr, nullptr, nullptr, nullptr, C(1)}; }
+  C* result() const { return p.real ? at(slot.work) : at(slot.out); }
 
   // The spectrum of kernel (s, f, g) over n.  Uses v and work.
   void kernel_spectrum(i64 s, i64 f, i64 g, C* out) {
