@@ -14,7 +14,7 @@ from dataclasses import replace as changed
 import pytest
 import spectralops as so
 import torch
-from spectralops.demo import base, images, networks, plots, progress, text, timing
+from spectralops.demo import base, convolution_networks, images, networks, plots, progress, text, timing
 from spectralops.demo import fit as fits
 from spectralops.demo import proof as proofs
 from spectralops.demo.page import page
@@ -68,7 +68,7 @@ def _result(network=None, proof=None, picture=None, fit=None):
 
 
 @needs_packages
-@pytest.mark.parametrize("name, modules", [("rational", 3), ("hadamard", 1), *zip(KANS, (3, 1, 3, 1))])
+@pytest.mark.parametrize("name, modules", [("rational", 3), ("hadamard", 1), *zip(KANS, (3, 1, 3, 1)), ("s4d-ecg", 2), ("s4d-digits", 2)])
 def test_proof_is_green_and_speaks_of_every_comparison(name, modules):
     network, proof = _prove(name)
     assert proof.green and not proof.reasons()
@@ -199,6 +199,11 @@ def test_data_are_the_real_ones():
     assert patients.x.shape == (353, 10) and patients.test_y.shape == (89, 1)
     assert abs(patients.y.mean()) < 1e-6 and (patients.x.abs() <= 1).float().mean() > 0.9
     assert patients.score(patients.y, patients.y) == 1 and abs(patients.score(0 * patients.y, patients.y)) < 1e-6
+    heart = convolution_networks.electrocardiogram(CPU)
+    assert heart.x.shape == (255, 512) and heart.y.shape == (255, 512) and heart.test_x.shape == (1, 512)
+    assert torch.equal(heart.x[0, 2:], heart.y[0, :-2]) and torch.equal(heart.x[1:, :-1], heart.x[:-1, 1:])
+    beats = (heart.test_y[0] > 4).float().diff().clamp(min=0).sum()  # one sharp peak a beat
+    assert 1 <= beats <= 4 and heart.score(heart.test_y, heart.test_y) == 1
     photo = images.pixels(images.pictures(small=False)[0], CPU)
     assert photo.x.shape == (96 * 128, 2) and photo.y.shape == (96 * 128, 3)
     assert photo.x[1, 0] > photo.x[0, 0] and photo.x[128, 1] > photo.x[0, 1] and photo.x.abs().max() < 1
@@ -352,7 +357,7 @@ def test_the_command_writes_the_report(tmp_path):
     done = _run("--small", "--no-compile", "--seconds", "0.01", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "report.json").read_text())
-    assert [n["name"] for n in result["networks"]] == ["rational", "hadamard", *KANS]
+    assert [n["name"] for n in result["networks"]] == ["rational", "hadamard", *KANS, "s4d-ecg", "s4d-digits"]
     assert [p["name"] for p in result["pictures"]] == ["fkan", "sl2a"] and all(p["fit"]["green"] for p in result["pictures"])
     assert all(p["times"][mode]["bytes"] for p in result["pictures"] for mode in p["times"])
     assert all(n["proof"]["green"] and set(n["times"]) & {"default", "cuda"} for n in result["networks"])

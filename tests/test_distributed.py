@@ -1,4 +1,4 @@
-"""Sequence-parallel operators in 2, 3 and 4 gloo processes on this machine against one process."""
+"""Sequence-parallel operators in 2 and 4 gloo processes on this machine against one process."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import torch.distributed as dist
 pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="torch was built without gloo")
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_fft_conv(ranks, tmp_path):
     script = Path(__file__).with_name("distributed_fft_conv.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}

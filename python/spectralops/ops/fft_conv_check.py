@@ -133,12 +133,16 @@ def normalise(u, k, skip, gate_in, gate_out, k_rev, mode, activation, mask, layo
     )
 
 
+def _in(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return t if t is None or t.dtype is dtype else t.to(dtype)
+
+
 def _one_dtype(x: Tensor, *gates: Tensor | None):
     """The gates and u in one dtype: a float32 gate under a 16-bit u (autocast) widens what the kernels read, not what they return."""
     dtype = x.dtype
     for g in gates:
-        dtype = dtype if g is None else torch.promote_types(dtype, g.dtype)
-    return *(None if g is None else g.to(dtype) for g in gates), x.to(dtype)
+        dtype = dtype if g is None or g.dtype is dtype else torch.promote_types(dtype, g.dtype)
+    return *(_in(g, dtype) for g in gates), _in(x, dtype)
 
 
 def _filters(k: object, multi: bool) -> int:
@@ -180,7 +184,7 @@ def _kernel(k, k_rev, mode, rev_offset, u, rows, channels, length, multi, cu_seq
         groups = max(k.shape[2], k_rev.shape[2])
         k, k_rev = (t.repeat_interleave(groups // t.shape[2], 2) for t in (k, k_rev))
     dtype = compute_dtype(u)
-    kernel, lag0 = taps(k.to(dtype), None if k_rev is None else k_rev.to(dtype), mode, max(length, 1), rev_offset)
+    kernel, lag0 = taps(_in(k, dtype), _in(k_rev, dtype), mode, max(length, 1), rev_offset)
     return kernel, lag0, 0
 
 
@@ -190,10 +194,11 @@ def _skip(skip, u, filters: int, channels: int, multi: bool) -> Tensor | None:
     _check.tensor("skip", skip)
     _check.coefficients_dtype("skip", skip, "u", u)
     _check.same_device("u", u, skip=skip)
-    shapes = ((channels,), (filters, channels)) if multi else ((channels,),)
-    if tuple(skip.shape) not in shapes:
-        raise ValueError(f"skip must have shape {' or '.join(map(str, shapes))}; got {_check.shape(skip)}")
-    return skip.to(compute_dtype(u)).expand(filters, channels)
+    fits = skip.dim() == 1 or multi and skip.dim() == 2 and skip.shape[0] == filters
+    if not fits or skip.shape[-1] != channels:  # sizes one by one: they may be symbolic
+        several = f" or {(filters, channels)}" if multi else ""
+        raise ValueError(f"skip must have shape {(channels,)}{several}; got {_check.shape(skip)}")
+    return _in(skip, compute_dtype(u)).expand(filters, channels)
 
 
 def _mask(mask, u, rows: int, channels: int) -> Tensor | None:
@@ -206,4 +211,4 @@ def _mask(mask, u, rows: int, channels: int) -> Tensor | None:
     flat = mask if mask.dim() == 2 else mask[None] if mask.dim() == 1 else mask.flatten(0, -2) if mask.dim() > 2 else mask[None, None]
     if flat.shape[-1] not in (1, channels) or flat.shape[0] not in (1, rows):
         raise ValueError(f"mask must have shape (B, H) = {(rows, channels)}; got {_check.shape(mask)}")
-    return flat.to(compute_dtype(u)).expand(rows, channels)
+    return _in(flat, compute_dtype(u)).expand(rows, channels)
