@@ -1,7 +1,7 @@
-"""The fft_conv kernels compiled for GPUs that are not here: what test_triton_compile.py checks, and the tensor cores they are for.
+"""The fft_conv kernels compiled for GPUs that are not here: what test_triton_compile.py checks, and tensor cores.
 
-By default a plain call forward for each target, for sm_90 backward too; SPECTRALOPS_COMPILE_ALL=1 compiles every row of the table, rows longer than it takes,
-each type, each path, for every target.
+By default a plain call forward for each target, for sm_90 backward too; SPECTRALOPS_COMPILE_ALL=1 compiles every row of the
+table, longer rows, each type and each path for every target.
 """
 
 import os
