@@ -309,7 +309,8 @@ def fft_conv_backward(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens
     need = dict(zip(GRADIENTS, needs))
     if not dft.whole(n, grad, call.precision):
         rows = rows_of(grad, cu_seqlens)
-        return long.Backward(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, tuple(kernel_shape), call, need, n, rows).run()
+        tensors = (grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens)
+        return long.Backward(*tensors, tuple(kernel_shape), call, need, n, rows).run()
     plan = dft.plan(n, channels, grad, call.precision)
     everything = {"p_cu": cu_seqlens, "channels": channels, "per_group": channels // groups, "length": call.length,
                   "FILTERS": filters, "HIGH": call.length > n}  # fmt: skip

@@ -48,8 +48,8 @@ def operand(x, PRECISION: tl.constexpr):
 
 @triton.jit
 def matrix(p, SIZE: tl.constexpr, KEEP: tl.constexpr):
-    """The real and the imaginary part of a table (2, SIZE, SIZE).  KEEP is how a cache is asked to hold it; it differs between the
-    two transforms of a kernel, so that the compiler loads again what it would else keep in registers from one to the other.
+    """The real and the imaginary part of a table (2, SIZE, SIZE).  KEEP is how a cache is asked to hold it; it differs
+    between the two transforms of a kernel, so that the compiler loads again what it would else keep in registers.
     """
     o = tl.arange(0, SIZE)[:, None] * SIZE + tl.arange(0, SIZE)[None, :]
     return tl.load(p + o, eviction_policy=KEEP), tl.load(p + SIZE * SIZE + o, eviction_policy=KEEP)
@@ -217,7 +217,8 @@ def supports(x, kernel_shape, call) -> tuple[bool, str]:
     n = call.grid or points(call.length, kernel_shape[3], call.lag0)
     most = configs.FFT_CONV_OUTER * configs.FFT_CONV_WHOLE[input_precision(x.dtype, call.precision) == "tf32"]
     if call.grid and (n < min(configs.FFT_CONV) or n & (n - 1)):
-        return False, f"triton's fft_conv takes a spectrum on a grid of a power of two from {min(configs.FFT_CONV)} points on, got {n}"
+        least = min(configs.FFT_CONV)
+        return False, f"triton's fft_conv takes a spectrum on a grid of a power of two from {least} points on, got {n}"
     if n > most:
         return False, f"triton's fft_conv takes transforms of up to {most} points for {x.dtype}, got {n}"
     return runnable(x)
@@ -262,6 +263,6 @@ def plan(n: int, channels: int, x: torch.Tensor, precision: str, shift: float = 
     """Arguments every kernel takes for N points, channels a program, options of the launch."""
     row, mode = configs.FFT_CONV[n], input_precision(x.dtype, precision)
     r = min(row.channels, common.next_power_of_2(channels))
-    arguments = {"p_w": tables(row, mode == "tf32", shift, x.device), "N1": row.n1, "N2": row.n2, "N3": row.n3, "R": r, "P": row.pairs,
-                 "PRECISION": mode}  # fmt: skip
+    arguments = {"p_w": tables(row, mode == "tf32", shift, x.device), "N1": row.n1, "N2": row.n2, "N3": row.n3, "R": r,
+                 "P": row.pairs, "PRECISION": mode}  # fmt: skip
     return arguments, r, {"warps": row.warps, "stages": 1, "fuse": True, "registers": min(255, 2048 // row.warps)}

@@ -171,7 +171,9 @@ def gradient_rows_kernel(
     p_v, p_c, p_w, p_sum, channels, per_group, rows, first, before, s_sample, s_within, FILTERS: tl.constexpr, N0: tl.constexpr,
     N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, R: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """conj(V) DC of one row, or of all in turn where samples share a kernel, added to what stands in p_sum where rows went `before`."""
+    """conj(V) DC of one row, or of all in turn where samples share a kernel, added to what p_sum holds where rows went
+    `before`.
+    """
     M: tl.constexpr = N1 * N2 * N3
     N: tl.constexpr = N0 * M
     TAIL: tl.constexpr = N3 if N3 > 1 else N2
@@ -201,8 +203,9 @@ def gradient_rows_kernel(
 
 @triton.jit(do_not_specialize=["size", "lag0"])
 def tap_columns_kernel(
-    p_k, p_w, p_z, size, lag0, HIGH: tl.constexpr, N0: tl.constexpr, M: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr
-):
+    p_k, p_w, p_z, size, lag0, HIGH: tl.constexpr,
+    N0: tl.constexpr, M: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Items (S F G): taps (S F G, K)."""
     N: tl.constexpr = N0 * M
     item, t = column_places(N0, M, COLUMNS)
@@ -298,9 +301,9 @@ class Plan:
             self.on_rows(TRANSFORM, q.shape[0], q, q)
         return {"p_q": q, "q_s": filters * groups * 2 * self.n if samples > 1 else 0, "q_f": groups * 2 * self.n}
 
-    def transform(self, first: int, count: int, x, gate, mask, cu_seqlens, call, channels: int, filters: int, sums=None) -> torch.Tensor:
-        """Items of rows first .. first + count - 1 of x gate mask, (B, channels, L) or (B, filters, channels, L); `sums` are more
-        arguments for the kernel.
+    def transform(self, first: int, count: int, x, gate, mask, cu_seqlens, call, channels: int, filters: int, sums=None):
+        """Items of rows first .. first + count - 1 of x gate mask, (B, channels, L) or (B, filters, channels, L); `sums`
+        are more arguments for the kernel.
         """
         z = self.items(count * filters * channels)
         axes = "bfht" if x.dim() == 4 else "bht"

@@ -1,4 +1,6 @@
-"""fft_conv in Triton, backward, for rows that no program holds: fft_conv_backward.py's three parts on fft_conv_long.py's launches."""
+"""fft_conv in Triton, backward, for rows that no program holds: the three parts of fft_conv_backward.py on the launches of
+fft_conv_long.py.
+"""
 
 from __future__ import annotations
 
@@ -83,8 +85,9 @@ def input_kernel(
 
 @triton.jit(do_not_specialize=["size", "lag0"])
 def untap_kernel(
-    p_z, p_w, p_k, size, lag0, HIGH: tl.constexpr, N0: tl.constexpr, M: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr
-):
+    p_z, p_w, p_k, size, lag0, HIGH: tl.constexpr,
+    N0: tl.constexpr, M: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Items (S F G) -> taps (S F G, K)."""
     N: tl.constexpr = N0 * M
     item, t = column_places(N0, M, COLUMNS)
@@ -105,7 +108,8 @@ class Backward:
         from spectralops.ops.fft_conv_reference import new_like_u, new_like_y
 
         self.plan = Plan(n, grad, call.precision)
-        self.grad, self.u, self.skip, self.gate_in, self.gate_out, self.mask, self.cu = grad, u, skip, gate_in, gate_out, mask, cu_seqlens
+        self.grad, self.u, self.skip, self.mask, self.cu = grad, u, skip, mask, cu_seqlens
+        self.gate_in, self.gate_out = gate_in, gate_out
         self.shape, self.call, self.need, self.n, self.rows = shape, call, need, n, rows
         self.filters, self.channels = grad.shape[1:3]
         self.samples, self.within = shape[0], self.channels // shape[2]
@@ -123,8 +127,9 @@ class Backward:
         self.s_sample, self.s_within = (unit, self.samples * unit) if self.samples > 1 else (0, unit)
 
     def common(self, first: int) -> dict:
-        return {"p_cu": self.cu, "channels": self.channels, "length": self.call.length, "first": first, "FILTERS": self.filters,
-                "HIGH": self.call.length > self.n, **strides("u", self.u, "bht"), **strides("g", self.gate_in, "bht")}  # fmt: skip
+        return {"p_cu": self.cu, "channels": self.channels, "length": self.call.length, "first": first,
+                "FILTERS": self.filters, "HIGH": self.call.length > self.n, **strides("u", self.u, "bht"),
+                **strides("g", self.gate_in, "bht")}  # fmt: skip
 
     def derive(self, first: int, count: int) -> None:
         items, plan, d_mask = count * self.filters * self.channels, self.plan, None
@@ -144,7 +149,8 @@ class Backward:
         plan, sums = self.plan, None
         if self.need["skip"]:
             d_skip = torch.empty((count, self.filters, self.channels, plan.blocks), dtype=torch.float32, device=e.device)
-            sums = {"p_u": self.u, "p_i": self.gate_in, "p_sum": d_skip, **strides("u", self.u, "bht"), **strides("i", self.gate_in, "bht")}
+            sums = {"p_u": self.u, "p_i": self.gate_in, "p_sum": d_skip}
+            sums |= strides("u", self.u, "bht") | strides("i", self.gate_in, "bht")
         c = plan.transform(first, count, e, gate, mask, self.cu, self.call, self.channels, self.filters, sums)
         if sums:
             self.d_skip.append(d_skip.sum((0, 3)))
@@ -153,7 +159,8 @@ class Backward:
             samples, rows = (count, 1) if self.samples > 1 else (1, count)
             programs = samples * self.filters * self.channels * (plan.n0 // plan.r)
             launch(e, gradient_rows_kernel, (programs,), **plan.row_options, **plan.rows, p_v=v, p_c=c, p_sum=self.sums,
-                   channels=self.channels, per_group=self.within, rows=rows, first=first, before=0 if self.samples > 1 else first, s_sample=self.s_sample,
+                   channels=self.channels, per_group=self.within, rows=rows, first=first,
+                   before=0 if self.samples > 1 else first, s_sample=self.s_sample,
                    s_within=self.s_within, FILTERS=self.filters, N0=plan.n0)  # fmt: skip
         return c
 
@@ -163,8 +170,9 @@ class Backward:
         z = c if self.filters == 1 else plan.items(items)
         plan.on_rows(ADJOINT, items, c, z, self.spectra, self.channels, self.within, first, self.filters)
         given = self.du if self.du is not None else self.d_in
-        plan.on_columns(input_kernel, items, p_z=z, p_e=e, p_u=self.u if self.need["gate_in"] else None, p_g=self.gate_in, p_o=gate,
-                        p_skip=self.skip, p_mask=mask, p_du=self.du, p_dg=self.d_in, **self.common(first),
+        u = self.u if self.need["gate_in"] else None
+        plan.on_columns(input_kernel, items, p_z=z, p_e=e, p_u=u, p_g=self.gate_in, p_o=gate, p_skip=self.skip,
+                        p_mask=mask, p_du=self.du, p_dg=self.d_in, **self.common(first),
                         **strides("e", e, "bfht"), **strides("o", gate, "bfht"), **strides("d", given, "bht"),
                         WIDE=wide(self.n, e, self.u, self.gate_in, gate, given))  # fmt: skip
 
