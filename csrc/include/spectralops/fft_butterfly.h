@@ -11,15 +11,13 @@ template <typename C> struct alignas(2 * sizeof(C)) Pair {
   C x, y;
 };
 
-// cos and sin of 2 pi a / b by their series, for 8 a <= b.
+// cos and sin of 2 pi a / b by their series, for 8 a <= b: 2 pi in two parts, of which the first times a / b is exact where b is a
+// power of two, and all but the largest term summed first.
 constexpr SO_HOST_DEVICE double series(i64 a, i64 b, bool sine) {
-  const double t = 6.283185307179586476925286766559 * double(a) / double(b);
-  double term = sine ? t : 1.0, sum = 0.0;
-  for (int i = sine ? 2 : 1; i < 24; i += 2) {
-    sum += term;
-    term *= -t * t / double(i * (i + 1));
-  }
-  return sum;
+  const double part = double(a) / double(b), high = part * 6.283185303211212, low = part * 3.968374318722162e-09, t = high + low;
+  double rest = 0.0;  // of sin t / t or cos t, after the 1
+  for (int i = sine ? 23 : 22; i > 1; i -= 2) rest = -t * t / double(i * (i - 1)) * (1.0 + rest);
+  return sine ? high + (low + t * rest) : 1.0 + rest;
 }
 // cos(2 pi a / b), b > 0, brought to the first eighth of a turn exactly.
 constexpr SO_HOST_DEVICE double cosine(i64 a, i64 b) {
