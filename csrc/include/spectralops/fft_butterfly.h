@@ -1,5 +1,5 @@
-// Small transforms in a thread's registers. Signs are those of a forward transform; with real and imaginary parts exchanged the
-// same code is the inverse one, since conj(F conj(z)) = swap(F swap(z)).
+// Small transforms in a thread's registers. Signs are those of a forward transform; with real and imaginary
+// parts exchanged the same code is the inverse one, since conj(F conj(z)) = swap(F swap(z)).
 #pragma once
 
 #include "spectralops/types.h"
@@ -11,8 +11,8 @@ template <typename C> struct alignas(2 * sizeof(C)) Pair {
   C x, y;
 };
 
-// cos and sin of 2 pi a / b by their series, for 8 a <= b: 2 pi in two parts, of which the first times a / b is exact where b is a
-// power of two, and all but the largest term summed first.
+// cos and sin of 2 pi a / b by their series, for 8 a <= b: 2 pi in two parts, of which the first times a / b
+// is exact where b is a power of two, and all but the largest term summed first.
 constexpr SO_HOST_DEVICE double series(i64 a, i64 b, bool sine) {
   const double part = double(a) / double(b), high = part * 6.283185303211212, low = part * 3.968374318722162e-09, t = high + low;
   double rest = 0.0;  // of sin t / t or cos t, after the 1
@@ -67,7 +67,8 @@ template <typename C> SO_DEVICE void multiply(C& x, C& y, const Pair<C>& w) {
   x = p.x, y = p.y;
 }
 
-// The same number, but the compiler does not know: addresses made from it are made again instead of being kept in registers.
+// The same number, but the compiler does not know: addresses made from it are made again instead of being
+// kept in registers.
 SO_DEVICE int hidden(int i) {
 #if defined(__CUDA_ARCH__)
   asm volatile("" : "+r"(i));
@@ -91,7 +92,8 @@ template <int TURN, typename C> SO_DEVICE void rotate(C& x, C& y, int k) {
   }
 }
 
-// Points of 2^LOG in radix-2 layers: X_q at reversed(q). Over the low `count` bits of the place alone, LEAST <= count <= MOST.
+// Points of 2^LOG in radix-2 layers: X_q at reversed(q). Over the low `count` bits of the place alone, LEAST
+// <= count <= MOST.
 template <int LOG, int LEAST = LOG, int MOST = LOG, typename C> SO_DEVICE void decimate(C (&x)[1 << LOG], C (&y)[1 << LOG], int count) {
   SO_UNROLL
   for (int bit = MOST - 1; bit >= 0; --bit) {
