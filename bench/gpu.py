@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "spectralops"
 STEPS = ("machine", "build", "tests", "sanitize", "ceilings", "profile")
-COMPILED = [f"tests/test_triton_{name}.py" for name in ("compile", "kan_compile", "activations", "wavelet")]
+COMPILED = [f"tests/test_triton_{name}.py" for name in ("compile", "kan_compile", "activations", "wavelet", "fft_conv_compile")]
 LIMITS = {"build": 240, "tests": 240, "sanitize": 60, "profile": 240}  # seconds
 
 
@@ -110,6 +110,11 @@ for backend in ("cuda",):
         so.hadamard_transform(torch.randn(2, 64, 7, device="cuda", dtype=dtype), dim=1, backend=backend)
         for format in ("int8", "fp8_e4m3", "mxfp4", "nvfp4"):
             so.hadamard_quantize(torch.randn(3, 256, device="cuda", dtype=dtype), format=format, backend=backend)
+        for length in (5, 300, 5000):
+            u, w = (torch.randn(2, 3, length, device="cuda", dtype=dtype, requires_grad=True) for _ in range(2))
+            k = torch.randn(3, length, device="cuda", requires_grad=True)
+            y = so.fft_conv(u, k, gate_in=w, gate_out=w, activation="gelu", backend=backend)
+            torch.autograd.grad(y, (u, w, k), torch.ones_like(y))
 torch.cuda.synchronize()
 """
 

@@ -230,3 +230,29 @@ KAN_PROGRAMS = 1024
 KAN_STEPS = 8
 KAN_WORKSPACE = 1 << 26  # elements
 KAN_REDUCE_BLOCK = 1024
+
+
+class Fft(NamedTuple):
+    n1: int
+    n2: int
+    n3: int  # 1: two levels
+    pairs: int  # 2 where n1 is 8, so that every product has 16 rows or more
+    channels: int  # a program
+    warps: int
+
+
+# fft_conv, by complex points N = n1 n2 n3; shorter rows are padded to 256, the least that two products of 16 rows make.
+FFT_CONV = {
+    256: Fft(16, 16, 1, 1, 4, 4),
+    512: Fft(2, 16, 16, 8, 2, 4),
+    1024: Fft(4, 16, 16, 4, 1, 4),
+    2048: Fft(8, 16, 16, 2, 1, 8),
+    4096: Fft(16, 16, 16, 1, 1, 8),
+}
+FFT_CONV_WHOLE = (2048, 4096)  # points up to which a program holds a row: with three products for one, with one
+FFT_CONV_OUTER = 16  # rows of that length longer ones are cut into, ...
+FFT_CONV_COLUMNS = 64  # ... columns of these a program takes
+FFT_CONV_COLUMN_WARPS = 4
+FFT_CONV_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
+FFT_CONV_SLAB = 4096  # points from which on a gradient's sum is kept in memory between rows
+FFT_CONV_WORKSPACE = 1 << 27  # elements of its partial sums

@@ -38,7 +38,7 @@ def _inspect(options) -> int:
     from . import OPS
     from .profile.inspect import inspect
 
-    for op in options.ops or [op for op in OPS if op != "mittag_leffler"]:  # which has no kernel
+    for op in options.ops or [op for op in OPS if op not in ("mittag_leffler", "fft_conv2d")]:  # which have none of their own
         print(inspect(op, sm=options.sm, dtype=getattr(torch, options.dtype)), end="\n\n")
     return 0
 

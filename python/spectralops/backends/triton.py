@@ -30,6 +30,8 @@ _MODULES = {
     "kan_forward": "kan",
     "kan_dx": "kan",
     "kan_dcoeff": "kan",
+    "fft_conv": "fft_conv",
+    "fft_conv_backward": "fft_conv_backward",
 }
 # Functions that are supported alike, by what starts at x: where x stands, and how many arguments from there on tell.
 _ALIKE = {

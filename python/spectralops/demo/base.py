@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HOW = (
-    "pip install scikit-learn pillow matplotlib scipy tqdm transformers loguru psutil pydantic pandas sympy pyyaml seaborn "
+    "pip install scikit-learn pillow PyWavelets matplotlib scipy tqdm transformers loguru psutil pydantic pandas sympy pyyaml seaborn "
     "&& pip install --no-deps rational-activations compressed-tensors pykan==0.2.8"
 )
 PACKAGES = (  # (module, package): everything that is imported, looked for before any work
@@ -23,6 +23,7 @@ PACKAGES = (  # (module, package): everything that is imported, looked for befor
     ("kan", "pykan"),
     ("sklearn.datasets", "scikit-learn"),
     ("PIL.Image", "pillow"),
+    ("pywt.data", "PyWavelets"),
 )
 
 

@@ -187,7 +187,7 @@ def _composed(u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, static: Stat
         z = gate_out.to(dtype) * z
     y = spec._act(z, call.activation)
     if mask is not None:
-        rows = mask if cu_seqlens is None else mask.repeat_interleave(cu_seqlens.diff(), 0)  # (T, H)
+        rows = mask if cu_seqlens is None else mask.repeat_interleave(cu_seqlens.diff(), 0, output_size=u.shape[-1])  # (T, H)
         y = y * (rows[:, None, :, None] if cu_seqlens is None else rows.T)
     return y.to(u.dtype)
 
@@ -310,7 +310,8 @@ def fft_conv(
         precision: "highest", or "high", which lets a GPU use one-pass tf32 for float32 data. A CPU ignores it.
         multi: k has a dimension of filters before its channels; so has the result: (..., F, H, L), or (..., L, F, H) for "blh".
         cu_seqlens: (R + 1,) int, rising from 0 to L: u has a batch of 1 and holds R sequences one after the other; mask and a
-            per-sample k then have R rows. Mode "causal". max_seqlen: the longest, which spares reading cu_seqlens from the device.
+            per-sample k then have R rows. Mode "causal". max_seqlen: the longest, or more, which spares reading cu_seqlens from a
+            GPU; there it is trusted.
         backend: None (automatic) or "reference", "cpu", "triton", "cuda".
 
     Returns: u's shape and dtype (with multi a dimension more), contiguous in its layout. Computed in float32 (float64 for
@@ -352,6 +353,11 @@ def stu_conv(u: Tensor, filters: Tensor, *, layout: str = "blh", backend: str | 
     _check.tensor("filters", filters)
     if filters.dim() != 2:
         raise ValueError(f"filters must have shape (F, K); got {_check.shape(filters)}")
+    if filters.numel() == 0:
+        raise ValueError(f"filters must have at least one filter and tap; got {_check.shape(filters)}")
+    _check.tensor("u", u)
+    _check.coefficients_dtype("filters", filters, "u", u)
+    _check.same_device("u", u, filters=filters)
     sign = 1 - 2 * (torch.arange(filters.shape[1], device=filters.device) % 2).to(filters.dtype)
     both = torch.cat([filters, filters * sign])[:, None]  # (2 F, 1, K)
     y = fft_conv(u, both, layout=layout, multi=True, backend=backend)

@@ -48,6 +48,7 @@ def _gate(name: str, gate: Tensor | None, u: Tensor, shape: tuple[int, ...]) -> 
         return None
     _check.tensor(name, gate)
     _check.coefficients_dtype(name, gate, "u", u)
+    _check.same_device("u", u, **{name: gate})
     if tuple(gate.shape) != shape:
         try:
             gate = gate.expand(shape)
@@ -65,14 +66,18 @@ def sequences(cu_seqlens: object, max_seqlen: int | None, u: Tensor, total: int)
             f"cu_seqlens must be int32 or int64 of shape (sequences + 1,); got {cu_seqlens.dtype} {_check.shape(cu_seqlens)}"
         )
     _check.same_device("u", u, cu_seqlens=cu_seqlens)
-    if max_seqlen is None:
+    if max_seqlen is not None and _check.integer("max_seqlen", max_seqlen) < 1:
+        raise ValueError(f"max_seqlen must be positive; got {max_seqlen}")
+    # where reading costs nothing it is read even so: a max_seqlen too small would cut the kernel of a longer sequence
+    readable = cu_seqlens.device.type == "cpu" and type(cu_seqlens) is Tensor and not torch.compiler.is_compiling()
+    if max_seqlen is None or readable:
         ends = cu_seqlens.tolist()
         lengths = [b - a for a, b in zip(ends, ends[1:])]
         if ends[0] != 0 or ends[-1] != total or min(lengths) < 0:
             raise ValueError(f"cu_seqlens must rise from 0 to the length of u, {total}; got {ends[:6]} .. {ends[-1]}")
+        if max_seqlen is not None and max_seqlen < max(lengths):
+            raise ValueError(f"max_seqlen is {max_seqlen}, the longest sequence of cu_seqlens {max(lengths)}")
         return cu_seqlens.long(), max(lengths)
-    if _check.integer("max_seqlen", max_seqlen) < 1:
-        raise ValueError(f"max_seqlen must be positive; got {max_seqlen}")
     return cu_seqlens.long(), min(max_seqlen, total)
 
 
@@ -147,9 +152,11 @@ def _filters(k: object, multi: bool) -> int:
 
 def _kernel(k, k_rev, mode, rev_offset, u, rows, channels, length, multi, cu_seqlens) -> tuple[Tensor, int, int]:
     """The kernel in the compute dtype, lag0, and its grid (0 for taps)."""
+    if cu_seqlens is not None and mode != "causal":
+        raise ValueError(f"cu_seqlens is for mode 'causal', whose kernel does not depend on the length; got mode={mode!r}")
     if isinstance(k, KernelSpectrum):
-        if k_rev is not None:
-            raise ValueError("k_rev must be given to KernelSpectrum, which holds both directions")
+        if k_rev is not None or rev_offset:
+            raise ValueError("k_rev and rev_offset must be given to KernelSpectrum, which holds both directions")
         k.check(mode, length, rows, channels, u)
         return k.spectrum, 0, k.grid
     for name, value in (("k", k), ("k_rev", k_rev)):
@@ -161,8 +168,6 @@ def _kernel(k, k_rev, mode, rev_offset, u, rows, channels, length, multi, cu_seq
         raise ValueError(f"k_rev is for the modes 'causal' and 'circular'; got mode={mode!r}")
     if rev_offset and k_rev is None:
         raise ValueError("rev_offset says where k_rev begins, which was not given")
-    if cu_seqlens is not None and mode != "causal":
-        raise ValueError(f"cu_seqlens is for mode 'causal', whose kernel does not depend on the length; got mode={mode!r}")
     k = kernel_shape("k", k, rows, channels, multi)
     k_rev = None if k_rev is None else kernel_shape("k_rev", k_rev, rows, channels, multi)
     if k_rev is not None and k.shape[1] != k_rev.shape[1]:

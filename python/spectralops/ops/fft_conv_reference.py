@@ -19,6 +19,9 @@ rows B; channel h takes kernel h // (H / G). With cu_seqlens (R + 1,) u is (1, H
 stands for B in mask and S.
 """
 
+# Conjugates are physical: on the first call of a compiled function torch runs operators with the Conjugate key excluded, under
+# which a lazy one is multiplied as if it were plain.
+
 from __future__ import annotations
 
 import math
@@ -87,7 +90,7 @@ def to_grid(x: Tensor, grid: int) -> Tensor:
 def from_grid(spectrum: Tensor) -> Tensor:
     """Complex (.., N) -> real (.., 2N)."""
     z = torch.fft.ifft(spectrum)
-    z = z * _turn(z.shape[-1], z.real).conj()
+    z = z * _turn(z.shape[-1], z.real).conj_physical()
     return torch.cat([z.real, -z.imag], -1)
 
 
@@ -127,11 +130,11 @@ class _Transform:
         return self.back(self.row(v) * self.kernel(kernel), self.lag0, self.length).flatten(2, 3)
 
     def adjoint(self, dc: Tensor, kernel: Tensor) -> Tensor:
-        product = (self.row(F.pad(dc, (self.lag0, 0))) * self.kernel(kernel).conj()).sum(1)
+        product = (self.row(F.pad(dc, (self.lag0, 0))) * self.kernel(kernel).conj_physical()).sum(1)
         return self.back(product, 0, self.length).flatten(1, 2)
 
     def kernel_gradient(self, dc: Tensor, v: Tensor) -> Tensor:
-        product = (self.row(v).conj() * self.row(F.pad(dc, (self.lag0, 0)))).sum(3)
+        product = (self.row(v).conj_physical() * self.row(F.pad(dc, (self.lag0, 0)))).sum(3)
         product = product if self.shape[0] > 1 else product.sum(0, keepdim=True)
         return torch.view_as_real(product / self.grid) if self.grid else self.back(product, 0, self.shape[3])
 
@@ -222,11 +225,14 @@ def backward(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, kernel_
         dv = dv if skip is None else dv + (skip[..., None] * dc).sum(1)
         found["u"] = (dv if gate_in is None else dv * gate_in).to(grad.dtype) if need["u"] else None
         found["gate_in"] = (dv * u).to(grad.dtype) if need["gate_in"] else None
-    if call.blh:
-        for name in ("u", "gate_in", "gate_out"):
-            if (t := found[name]) is not None:
-                found[name] = t.movedim(-1, 1).contiguous().movedim(1, -1)
-    return tuple(found.values())
+    return tuple(_laid_out(name, t, call.blh) for name, t in found.items())
+
+
+def _laid_out(name: str, t: Tensor | None, blh: bool) -> Tensor | None:
+    """Contiguous, the gradients of rows in the memory order of the layout."""
+    if t is None or not blh or name not in ("u", "gate_in", "gate_out"):
+        return t if t is None else t.contiguous()
+    return t.movedim(-1, 1).contiguous().movedim(1, -1)
 
 
 def _backward_of_stretches(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, kernel_shape, call, needs):
@@ -241,7 +247,7 @@ def _backward_of_stretches(grad, u, kernel, skip, gate_in, gate_out, mask, cu_se
         if parts[0] is None:
             found.append(None)
         elif name in ("u", "gate_in", "gate_out"):
-            found.append(torch.cat(parts, -1))
+            found.append(_laid_out(name, torch.cat(parts, -1), call.blh))
         elif name == "mask" or name == "kernel" and kernel_shape[0] > 1:
             found.append(torch.cat(parts, 0))
         else:

@@ -42,6 +42,8 @@ def _alike(*parts: Tensor) -> list[Tensor]:
 def _fold(k: Tensor, period: int) -> Tensor:
     """(.., K) -> (.., period): tap j goes to j mod period."""
     size = k.shape[-1]
+    if size <= period:  # also for a traced length, of which the number of turns would make a constant
+        return F.pad(k, (0, period - size))
     turns = -(-size // period)
     return F.pad(k, (0, turns * period - size)).unflatten(-1, (turns, period)).sum(-2)
 

@@ -35,11 +35,14 @@ class KernelSpectrum:
         _check.choice("mode", mode, MODES)
         if _check.integer("length", length) < 1:
             raise ValueError(f"length must be positive; got {length}")
-        if rev_offset not in (0, 1):
-            raise ValueError(f"rev_offset must be 0 or 1; got {rev_offset!r}")
+        if _check.integer("rev_offset", rev_offset) not in (0, 1):
+            raise ValueError(f"rev_offset must be 0 (k_rev shares lag 0) or 1 (it begins at lag -1); got {rev_offset}")
+        if rev_offset and k_rev is None:
+            raise ValueError("rev_offset says where k_rev begins, which was not given")
         k = self._four(k, "k", multi)
         if k_rev is not None:
             _check.tensor("k_rev", k_rev)
+            _check.same_device("k", k, k_rev=k_rev)
             if mode not in ("causal", "circular"):
                 raise ValueError(f"k_rev is for the modes 'causal' and 'circular'; got mode={mode!r}")
             k_rev = self._four(k_rev, "k_rev", multi)
@@ -109,12 +112,16 @@ def rational_taps(a: Tensor, b: Tensor, length: int, *, h0: Tensor | None = None
         raise ValueError(f"a and b must have one shape; got {_check.shape(a)} and {_check.shape(b)}")
     if _check.integer("length", length) <= a.shape[1]:
         raise ValueError(f"length must be above the order, {a.shape[1]}; got {length}")
-    dtype = spec.compute_dtype(a)
+    given = {"a": a, "b": b} if h0 is None else {"a": a, "b": b, "h0": h0}
+    if h0 is not None:
+        _check.tensor("h0", h0)
+        if h0.shape != (a.shape[0],):
+            raise ValueError(f"h0 must have shape (H,) = ({a.shape[0]},); got {_check.shape(h0)}")
+    _check.same_device("a", a, **given)
+    dtype = torch.float64 if any(t.dtype == torch.float64 for t in given.values()) else torch.float32
     denominator = torch.cat([torch.ones_like(a[:, :1]), a], 1).to(dtype)
     numerator = torch.cat([torch.zeros_like(b[:, :1]), b], 1).to(dtype)
     k = torch.fft.irfft(torch.fft.rfft(numerator, length) / torch.fft.rfft(denominator, length), length)
     if h0 is None:
         return k
-    if h0.shape != (a.shape[0],):
-        raise ValueError(f"h0 must have shape (H,) = ({a.shape[0]},); got {_check.shape(h0)}")
     return torch.cat([k[:, :1] + h0[:, None].to(dtype), k[:, 1:]], 1)

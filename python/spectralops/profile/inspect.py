@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
-from ..backends import _core
+from ..backends import _core, _fft_conv
 from ..basis import BSpline, Chebyshev
 from ..ops import activations_reference
+from ..ops.fft_conv_reference import Call
 from .. import OPS
 from .._loader import CoreMissing, core, include_dir
 from ..ops.hadamard_base import hadamard_base
@@ -97,6 +98,10 @@ def examples(op: str, dtype: torch.dtype) -> list[Example]:
         return [Example(f"({rows}, {dim}) -> 256 {label}", op, (x, torch.empty(1, dim), picked, None, 1.0), rows * (dim + 256) * size)]
     if op == "kan_linear":
         return _kan_examples(dtype, label)
+    if op == "fft_conv":
+        return _fft_conv_examples(dtype, label)
+    if op == "fft_conv2d":
+        raise ValueError("fft_conv2d runs the kernels of fft_conv: inspect that")
     if op in _PARAMETERS or op in ("poly_norm", "fan", "fourier_features", "wavelet_linear"):
         return _activation_examples(op, dtype, label)
     if op == "mittag_leffler":
@@ -151,6 +156,22 @@ def _kan_examples(dtype: torch.dtype, label: str) -> list[Example]:
     return found
 
 
+def _fft_conv_examples(dtype: torch.dtype, label: str) -> list[Example]:
+    """Gated causal rows with a skip: four tensors' bytes forward, seven backward."""
+    found = []
+    for rows, channels, length in ((16, 768, 1024), (8, 768, 4096), (4, 256, 16384)):
+        u, k, skip = torch.empty(rows, channels, length, dtype=dtype), torch.empty(1, 1, channels, length), torch.empty(1, channels)
+        y, call = u[:, None], Call(0, 0, "identity", "highest", False, length)
+        where = f"gated ({rows}, {channels}, {length}) {label}"
+        shared = (k, skip, u, y, None, None)
+        needs = (True, True, True, True, True, False)
+        found += [
+            Example(f"forward {where}", "fft_conv", (u, *shared, call), 4 * u.nbytes + k.nbytes),
+            Example(f"backward {where}", "fft_conv_backward", (y, u, *shared, tuple(k.shape), call, needs), 7 * u.nbytes + 2 * k.nbytes),
+        ]
+    return found
+
+
 # ---- CUDA ------------------------------------------------------------------------------------------------------------
 
 
@@ -165,7 +186,8 @@ def record_cuda(example: Example, sm: int) -> list[tuple]:
     library = core()
     library.record_begin(sm, ARCHITECTURES[sm][4], ARCHITECTURES[sm][3])
     try:
-        getattr(_core, example.function)(lambda x: (0, 1, 0), *example.args)
+        glue = _fft_conv if example.function.startswith("fft_conv") else _core
+        getattr(glue, example.function)(lambda x: (0, 1, 0), *example.args)
     finally:
         count = library.record_end()
     return [library.record_get(i) for i in range(count)]

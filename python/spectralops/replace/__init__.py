@@ -24,12 +24,16 @@ from .compressed_tensors import CompressedTensorsHadamard
 from .efficient_kan import EfficientKAN
 from .fast_kan import FastKAN
 from .faster_kan import FasterKAN
+from .fla import FLAImplicitLongConvolution, FLALongConvolution
+from .flash_fft_conv import FlashFFTConv
 from .fourier_kan import FourierKAN
+from .hyena import Hyena
 from .kat_rational import KATRational
 from .matcher import Matcher, Plan, Refused, check_instance, class_name, compiled_paths, is_ours, select
 from .pykan import Pykan, PykanLayer
 from .rational_activations import RationalActivations
 from .report import ALREADY, FAILED, REPLACED, SKIPPED, WOULD, Report, Row
+from .s4 import S4DMinimal, S4FFTConv
 from .verify import random_inputs, trimmed
 from .verify import verify as _verify
 from .wav_kan import WavKAN
@@ -38,7 +42,8 @@ __all__ = ["MATCHERS", "Matcher", "Plan", "Refused", "Report", "Row", "replace",
 
 MATCHERS: list[Matcher] = [
     RationalActivations(), KATRational(), CompressedTensorsHadamard(), Pykan(), PykanLayer(), EfficientKAN(), FastKAN(),
-    FasterKAN(), ChebyKAN(), FourierKAN(), WavKAN(),
+    FasterKAN(), ChebyKAN(), FourierKAN(), WavKAN(), FLALongConvolution(), FLAImplicitLongConvolution(), S4DMinimal(),
+    S4FFTConv(), Hyena(), FlashFFTConv(),
 ]  # fmt: skip
 
 
@@ -73,9 +78,10 @@ def replace(
 
     Args:
         model: any module; shared instances are replaced once and reported under each of their paths.
-        ops: "all", or names of ops ("rational", "hadamard_transform", "kan_linear", "wavelet_linear") or of
-            packages ("rational-activations", "compressed-tensors", "pykan", "efficient-kan", "fast-kan",
-            "faster-kan", "ChebyKAN", "FourierKAN", "Wav-KAN", "kat_rational").
+        ops: "all", or names of ops ("rational", "hadamard_transform", "kan_linear", "wavelet_linear", "fft_conv")
+            or of packages ("rational-activations", "compressed-tensors", "pykan", "efficient-kan", "fast-kan",
+            "faster-kan", "ChebyKAN", "FourierKAN", "Wav-KAN", "kat_rational", "flash-linear-attention", "s4",
+            "safari", "flash-fft-conv").
         example: an input of the model (a tensor, a tuple of arguments or a dict of keyword arguments).
             The model is run on it once, without gradients, and what reaches each module is used to
             verify it, besides random data; buffers and random state are put back.

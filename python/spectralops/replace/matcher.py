@@ -52,6 +52,9 @@ class Plan:
     # compared with the original's, gradients with those of `formula`
     wrong_gradients: str = ""
     prepare: Callable[[nn.Module], None] | None = None  # puts a copy into the state that is to be verified
+    # (module, the probe's tensors) -> the same in the dtypes and on the device that it takes, where these are not its
+    # parameters'
+    place: Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None
 
 
 class Matcher:

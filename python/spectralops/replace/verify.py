@@ -52,10 +52,12 @@ def trimmed(args: tuple, kwargs: dict, plan: Plan) -> tuple[tuple, dict]:
 
 
 def random_inputs(module: nn.Module, plan: Plan) -> tuple[tuple, dict]:
-    """Inputs in the dtype and on the device of the module's first floating parameter, from a generator
-    of their own."""
+    """Inputs in the dtype and on the device of the module's first floating parameter, or as the plan places them, from a
+    generator of their own."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
     probe = plan.probe(torch.Generator("cpu").manual_seed(0))
+    if plan.place is not None:
+        return plan.place(module, probe), {}
     return tuple(t.to(like) for t in probe), {}
 
 
@@ -137,9 +139,9 @@ def _run(
     output = forward(module, *args, **kwargs)
     outputs = output if isinstance(output, (tuple, list)) else (output,)
     found: dict[str, Tensor | None] = {
-        f"output {i}" if i else "output": t.detach() for i, t in enumerate(outputs)
+        f"output {i}" if i else "output": None if t is None else t.detach() for i, t in enumerate(outputs)
     }
-    flowing = [t for t in outputs if t.requires_grad]
+    flowing = [t for t in outputs if t is not None and t.requires_grad]
     generator = torch.Generator("cpu").manual_seed(1)
     pooled: dict[str, list] = {name: [] for name in leaves}
     for _ in range(0 if not (flowing and leaves) else _COTANGENTS if parameters else 1):
