@@ -34,11 +34,13 @@ struct Long {
     }
     const Grid grid{items * q.blocks};
     const i64 shared = (2 * real() * fft::kColumnThreads) << plan.parts_log;
+    const bool few = plan.parts_log == 2;
+    constexpr int threads = fft::kColumnThreads;
     if (plan.wide)
-      return plan.parts_log == 2 ? launch<fft::fft_conv_columns<double, 2>>(plan.where, grid, fft::kColumnThreads, shared, q)
-                                 : launch<fft::fft_conv_columns<double, 5>>(plan.where, grid, fft::kColumnThreads, shared, q);
-    return plan.parts_log == 2 ? launch<fft::fft_conv_columns<float, 2>>(plan.where, grid, fft::kColumnThreads, shared, q)
-                               : launch<fft::fft_conv_columns<float, 5>>(plan.where, grid, fft::kColumnThreads, shared, q);
+      return few ? launch<fft::fft_conv_columns<double, 2>>(plan.where, grid, threads, shared, q)
+                 : launch<fft::fft_conv_columns<double, 5>>(plan.where, grid, threads, shared, q);
+    return few ? launch<fft::fft_conv_columns<float, 2>>(plan.where, grid, threads, shared, q)
+               : launch<fft::fft_conv_columns<float, 5>>(plan.where, grid, threads, shared, q);
   }
 
   fft::LineParams line(const void* from, void* to, bool forward, bool inverse) const {

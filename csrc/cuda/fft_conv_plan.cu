@@ -51,7 +51,8 @@ double cost(const Form& form, i64 windows) {
   return layers * double(form.points()) * double(windows);
 }
 
-// Windows of 2 N positions with 2 N - (K - 1) results each, where that is cheaper than whole rows or these do not fit.
+// Windows of 2 N positions with 2 N - (K - 1) results each, where that is cheaper than whole rows or these do
+// not fit.
 void cut_rows(const Call& c, bool wide, const DeviceLimits& limits, Plan* plan) {
   Form best = plan->form;
   double least = best.odd ? kCutGain * cost(best, 1) : 0;
@@ -139,7 +140,8 @@ void lay_out(const Call& c, bool backward, const DeviceLimits& limits, Plan* pla
   const i64 set = 2 * real * p.layout.slots * n;  // of a block
   p.blocks = int(ceil_div(p.items, p.layout.slots));
   plan->blocks = p.blocks;
-  // Registers let 512 threads onto a multiprocessor; the sets go to shared memory where they leave it as full.
+  // Registers let 512 threads onto a multiprocessor; the sets go to shared memory where they leave it as
+  // full.
   const i64 resident = larger(kResidentThreads / plan->threads, 1);
   const bool in_shared = (plan->cells + p.parks * set) * resident <= limits.shared_limit;
   plan->shared = plan->cells + (in_shared ? p.parks * set : 0);
@@ -174,7 +176,6 @@ int make_plan(const Call& c, bool backward, const DeviceLimits& limits, Plan* pl
                 (long long)c.rows, (long long)c.channels);
   p.layout.bits = plan->form.bits;
   p.layout.slots = int(larger(fft::kBlockThreads / plan->form.lanes(), 1));
-  p.layout.beside = 0;
   plan->threads = p.layout.slots * plan->form.lanes();
   plan->cells = i64(plan->wide ? 8 : 4) * p.layout.slots * plan->form.points();
   p.channels_first = c.u_time > c.u_channel;

@@ -72,7 +72,8 @@ int make_plan(const Call& c, bool backward, const DeviceLimits& limits, Plan* pl
 int bind_workspace(const Call& c, Plan* plan);
 // Tables, and the spectrum where the call has a kernel.
 int prepare(const Call& c, const Plan& plan);
-// Sums of the backward pass: a launch, and that of products (filters, channels, chunks, N) -> (samples, filters, groups, N).
+// Sums of the backward pass: a launch, and that of products (filters, channels, chunks, N) -> (samples,
+// filters, groups, N).
 int launch_sum(const Plan& plan, const fft::SumParams& sum);
 fft::SumParams sum_of_products(const Plan& plan, void* out);
 // The whole call where plan.parts_log > 0.

@@ -1,15 +1,16 @@
-// Complex transforms of N = ODD 2^bits points, spread over the registers of 2^(bits - LOG) lanes, on the quarter-shifted grid of
-// the right-angle convolution:  X_k = sum_j z_j exp(-2 pi i j (k + 1/4) / N).
+// Complex transforms of N = ODD 2^bits points, spread over the registers of 2^(bits - LOG) lanes, on the
+// quarter-shifted grid of the right-angle convolution:  X_k = sum_j z_j exp(-2 pi i j (k + 1/4) / N).
 //
-// Decimation in frequency: first ODD points that lie 2^bits apart, which leaves ODD transforms of 2^bits; of those the bits of
-// the index j from the top down, LOG at a time. In a pass over the bits [low, low + LOG) a lane holds the places
+// Decimation in frequency: first ODD points that lie 2^bits apart, which leaves ODD transforms of 2^bits; of
+// those the bits of the index j from the top down, LOG at a time. In a pass over the bits [low, low + LOG) a
+// lane holds the places
 //
 //   (lane >> low) << (low + LOG) | r << low | (lane & (2^low - 1)),   r = 0 .. 2^LOG - 1,
 //
-// so it begins with j = r lanes + lane and ends with places lane 2^LOG + r; bin ODD k + s stands in part s at place
-// bit-reverse(k). The inverse runs the same passes transposed, from the last to the first: nothing is ever reordered, a
-// spectrum is kept as the lanes hold it. The quarter shift costs one constant rotation a point; the part of it that depends on
-// the lane goes into the factors of the first pass.
+// so it begins with j = r lanes + lane and ends with places lane 2^LOG + r; bin ODD k + s stands in part s at
+// place bit-reverse(k). The inverse runs the same passes transposed, from the last to the first: nothing is
+// ever reordered, a spectrum is kept as the lanes hold it. The quarter shift costs one constant rotation a
+// point; the part of it that depends on the lane goes into the factors of the first pass.
 #pragma once
 
 #include "spectralops/fft_butterfly.h"
@@ -20,12 +21,13 @@ namespace fft {
 // How the threads of a block share its transforms, the same in all of them.
 struct Layout {
   int bits;      // of a part: N = ODD 2^bits
-  int slots;     // transforms of a block at a time
-  int beside;    // log2 of the transforms whose lanes are interleaved: 0, or all slots
+  int slots;     // transforms of a block at a time, each of the same lanes
 };
 
-// ---- launch table: most threads of a block, by type, odd factor and points of a lane in a part; `backward`: where the gradients
-// go through it. A transform fits where its lanes do. Data take 2 ODD 2^LOG registers (twice that in double) of the 65536 / threads.
+// ---- launch table --------------------------------------------------------------------------------------------
+// Most threads of a block, by type, odd factor and points of a lane in a part; `backward`: of the gradients'
+// kernels. A transform fits where its lanes do. Data take 2 ODD 2^LOG registers (twice that in double) of the
+// 65536 / threads.
 template <typename C, int ODD, int LOG> struct Threads;
 template <> struct Threads<float, 1, 4> { static constexpr int forward = 256, backward = 256; };   // N = 16 .. 4096
 template <> struct Threads<float, 1, 5> { static constexpr int forward = 512, backward = 256; };   // 1024, 8192, 16384: an
@@ -50,11 +52,9 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
   const Pair<C>* tables;
 
   SO_DEVICE Engine(const Layout& layout, C* shared, const void* factors) {
-    bits = layout.bits, lanes = 1 << (bits - LOG), cells = shared, beside = layout.beside;
+    bits = layout.bits, lanes = 1 << (bits - LOG), cells = shared;
     const int thread = int(threadIdx.x);
-    lane = beside ? thread >> beside : thread & (lanes - 1);
-    slot = beside ? thread & ((1 << beside) - 1) : thread >> (bits - LOG);
-    origin = beside ? slot : (slot * ODD) << bits;
+    lane = thread & (lanes - 1), slot = thread >> (bits - LOG), origin = (slot * ODD) << bits;
     tables = static_cast<const Pair<C>*>(factors);
   }
 
@@ -77,7 +77,7 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
   SO_DEVICE int size() const { return ODD << bits; }
 
   SO_DEVICE void barrier() const {
-    if (lanes <= 32 && beside == 0)
+    if (lanes <= 32)
       __syncwarp();
     else
       __syncthreads();
@@ -135,17 +135,19 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
   }
 
  private:
-  int beside, origin;
+  int origin;
 
-  // Where place j of a part lies: 32 lanes reach 32 banks in every pass. A linear map over the field of two elements.
+  // Where place j of a part lies: 32 lanes reach 32 banks in every pass. A linear map over the field of two
+  // elements.
   static SO_DEVICE int swizzle(int j) { return j ^ (j >> LOG); }
   SO_DEVICE int first(int low) const {
-    return origin + (swizzle(((lane >> low) << (low + LOG)) | (lane & ((1 << low) - 1))) << beside);
+    return origin + swizzle(((lane >> low) << (low + LOG)) | (lane & ((1 << low) - 1)));
   }
   SO_DEVICE C& cell(int first, int low, int s, int r) const {
-    return cells[(first ^ (swizzle(r << low) << beside)) + ((s << bits) << beside)];
+    return cells[(first ^ swizzle(r << low)) + (s << bits)];
   }
-  // The pass is hidden from the compiler, which would keep the addresses of all points from one use to the next.
+  // The pass is hidden from the compiler, which would keep the addresses of all points from one use to the
+  // next.
   SO_DEVICE void put(const C (&v)[ODD][EACH], int pass) const {
     const int low = hidden(pass), at = first(low);
     SO_UNROLL
@@ -172,8 +174,8 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
     barrier();
   }
 
-  // Factors of the pass whose bits begin at `low`: w^q, w = exp(-2 pi i (lane mod 2^low) / 2^(low + LOG)), from tables of
-  // w, w^2, w^4 ..; of the first pass times exp(-2 pi i lane (s + 1/4) / N).
+  // Factors of the pass whose bits begin at `low`: w^q, w = exp(-2 pi i (lane mod 2^low) / 2^(low + LOG)),
+  // from tables of w, w^2, w^4 ..; of the first pass times exp(-2 pi i lane (s + 1/4) / N).
   SO_DEVICE void twiddle(C (&a)[ODD][EACH], C (&b)[ODD][EACH], int low, bool first_pass) const {
     const Pair<C>* table = tables + (LOG << low) + (lane & ((1 << low) - 1));
     constexpr Orders<LOG> order;

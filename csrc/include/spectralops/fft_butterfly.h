@@ -1,5 +1,5 @@
-// Small transforms in a thread's registers. Signs are those of a forward transform; with real and imaginary parts exchanged the
-// same code is the inverse one, since conj(F conj(z)) = swap(F swap(z)).
+// Small transforms in a thread's registers. Signs are those of a forward transform; with real and imaginary
+// parts exchanged the same code is the inverse one, since conj(F conj(z)) = swap(F swap(z)).
 #pragma once
 
 #include "spectralops/types.h"
@@ -11,15 +11,13 @@ template <typename C> struct alignas(2 * sizeof(C)) Pair {
   C x, y;
 };
 
-// cos and sin of 2 pi a / b by their series, for 8 a <= b.
+// cos and sin of 2 pi a / b by their series, for 8 a <= b: 2 pi in two parts, of which the first times a / b
+// is exact where b is a power of two, and all but the largest term summed first.
 constexpr SO_HOST_DEVICE double series(i64 a, i64 b, bool sine) {
-  const double t = 6.283185307179586476925286766559 * double(a) / double(b);
-  double term = sine ? t : 1.0, sum = 0.0;
-  for (int i = sine ? 2 : 1; i < 24; i += 2) {
-    sum += term;
-    term *= -t * t / double(i * (i + 1));
-  }
-  return sum;
+  const double part = double(a) / double(b), high = part * 6.283185303211212, low = part * 3.968374318722162e-09, t = high + low;
+  double rest = 0.0;  // of sin t / t or cos t, after the 1
+  for (int i = sine ? 23 : 22; i > 1; i -= 2) rest = -t * t / double(i * (i - 1)) * (1.0 + rest);
+  return sine ? high + (low + t * rest) : 1.0 + rest;
 }
 // cos(2 pi a / b), b > 0, brought to the first eighth of a turn exactly.
 constexpr SO_HOST_DEVICE double cosine(i64 a, i64 b) {
@@ -69,7 +67,8 @@ template <typename C> SO_DEVICE void multiply(C& x, C& y, const Pair<C>& w) {
   x = p.x, y = p.y;
 }
 
-// The same number, but the compiler does not know: addresses made from it are made again instead of being kept in registers.
+// The same number, but the compiler does not know: addresses made from it are made again instead of being
+// kept in registers.
 SO_DEVICE int hidden(int i) {
 #if defined(__CUDA_ARCH__)
   asm volatile("" : "+r"(i));
@@ -93,7 +92,8 @@ template <int TURN, typename C> SO_DEVICE void rotate(C& x, C& y, int k) {
   }
 }
 
-// Points of 2^LOG in radix-2 layers: X_q at reversed(q). Over the low `count` bits of the place alone, LEAST <= count <= MOST.
+// Points of 2^LOG in radix-2 layers: X_q at reversed(q). Over the low `count` bits of the place alone, LEAST
+// <= count <= MOST.
 template <int LOG, int LEAST = LOG, int MOST = LOG, typename C> SO_DEVICE void decimate(C (&x)[1 << LOG], C (&y)[1 << LOG], int count) {
   SO_UNROLL
   for (int bit = MOST - 1; bit >= 0; --bit) {

@@ -1,8 +1,10 @@
-// What the kernels of fft_conv share: their arguments, the row a group of lanes works on, and its numbers in time.
+// What the kernels of fft_conv share: their arguments, the row a group of lanes works on, and its numbers in
+// time.
 //
-// z_j = x_j - i x_{j+N}: half 0, the real parts, is positions 0 .. N - 1 of a window, half 1, the imaginary ones with their sign
-// turned, positions N .. 2 N - 1.  Loops over a lane's numbers in time go through memory of its own, so that they need not be
-// unrolled: cells of the exchanges in the forward pass, a set of its own in the backward one.
+// z_j = x_j - i x_{j+N}: half 0, the real parts, is positions 0 .. N - 1 of a window, half 1, the imaginary
+// ones with their sign turned, positions N .. 2 N - 1.  Loops over a lane's numbers in time go through memory
+// of its own, so that they need not be unrolled: cells of the exchanges in the forward pass, a set of its own
+// in the backward one.
 #pragma once
 
 #include "spectralops/fft.h"
@@ -103,7 +105,8 @@ template <typename C> SO_DEVICE C activate_slope(C z, int activation) {
   return C(1);
 }
 
-// Loops over a lane's numbers in time stay loops, of so many steps at a time: a lane of many points has no registers for more.
+// Loops over a lane's numbers in time stay loops, of so many steps at a time: a lane of many points has no
+// registers for more.
 template <typename E> struct Steps {
   static constexpr int value = E::POINTS * int(sizeof(typename E::C)) > 64 ? 1 : 4;
 };
@@ -132,7 +135,8 @@ template <typename E> SO_DEVICE bool half_reaches(const E& e, int half, int orig
   return origin + half * e.size() < to;
 }
 
-// A half of z as it is before the transform: v = gate_in u, or in half 1 -v; zero outside the row. Number n goes to n * stride.
+// A half of z as it is before the transform: v = gate_in u, or in half 1 -v; zero outside the row. Number n
+// goes to n * stride.
 template <typename T, typename E>
 SO_DEVICE void fill_half(const E& e, const ConvParams& p, const Row& row, int half, typename E::C* to, int stride) {
   using C = typename E::C;
@@ -161,14 +165,16 @@ template <bool CONJUGATE, typename E> SO_DEVICE void multiply_spectrum(E& e, con
   }
 }
 
-// A lane's own complex numbers, `which` of several sets, in shared or device memory: number n stands at n * 32.
+// A lane's own complex numbers, `which` of several sets, in shared or device memory: number n stands at n *
+// 32.
 template <typename E> SO_DEVICE Pair<typename E::C>* parked(const E& e, const ConvParams& p, int which, int block) {
   using C = typename E::C;
   const int own = hidden(which * E::POINTS * int(blockDim.x) + e.own(0));
   if (p.park == nullptr) return reinterpret_cast<Pair<C>*>(e.cells + E::POINTS * blockDim.x) + own;
   return static_cast<Pair<C>*>(p.park) + block * (i64(p.parks * E::POINTS) * blockDim.x) + own;
 }
-// The last set as two numbers for each of the lane's positions: sum over filters of skip dc; that of place n at n * 32.
+// The last set as two numbers for each of the lane's positions: sum over filters of skip dc; that of place n
+// at n * 32.
 template <typename E> SO_DEVICE typename E::C* skipped_of(const E& e, const ConvParams& p, int block) {
   return &(parked(e, p, p.parks - 1, block) - e.own(0))->x + 2 * e.own(0) - int(threadIdx.x & 31u);
 }

@@ -73,7 +73,8 @@ fft_conv_kernel_gradient(const ConvParams p) {
   }
 }
 
-// out (outer, middle, inner, size) = sums over `count` pieces of sums over `chunks` ones, in that order; a thread sums one number.
+// out (outer, middle, inner, size) = sums over `count` pieces of sums over `chunks` ones, in that order; a
+// thread sums one number.
 struct SumParams {
   const void* in;
   void* out;

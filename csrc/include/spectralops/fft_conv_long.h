@@ -1,10 +1,11 @@
-// Transforms of N = P M points that no block holds, through memory: columns of P points that lie M apart, in one thread each,
-// then lines of M in a block.
+// Transforms of N = P M points that no block holds, through memory: columns of P points that lie M apart, in
+// one thread each, then lines of M in a block.
 //
 //   columns  z_i+qM -> exp(-2 pi i (i (4 s + 1 - P)) / 4 N) sum_q z_i+qM exp(-2 pi i q (s + 1/4) / P),  s at line reversed(s)
 //   lines    the transform of Engine, whose own quarter shift over M the columns' factor has taken back
 //
-// and transposed from a spectrum to time. A column is all that the pointwise steps need of a row, so they are the same functions.
+// and transposed from a spectrum to time. A column is all that the pointwise steps need of a row, so they are
+// the same functions.
 #pragma once
 
 #include "spectralops/fft_conv_backward.h"
