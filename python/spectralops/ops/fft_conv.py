@@ -337,7 +337,8 @@ def fft_conv(
     if multi:
         y = y.permute(0, 3, 1, 2) if a.call.blh else y
         return y.reshape(*u.shape[:-2], *y.shape[1:])
-    y = y[:, 0].transpose(1, 2) if a.call.blh else y[:, 0]
+    y = y.squeeze(1)  # a view whose gradient is one, which that of y[:, 0] is not
+    y = y.transpose(1, 2) if a.call.blh else y
     return y.reshape(u.shape)
 
 
