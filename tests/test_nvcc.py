@@ -35,13 +35,13 @@ BUDGET = {
     "hadamard_quantize_rows": (128, 128),
     "hadamard_gathered": (128, 255),
     "hadamard_pick": (48, 40),
-    "fft_tables": (40, 40),
-    "fft_conv_spectrum": (128, 144),
-    "fft_conv_forward": (128, 192),
+    "fft_tables": (48, 48),
+    "fft_conv_spectrum": (168, 160),
+    "fft_conv_forward": (168, 192),
     "fft_conv_backward": (255, 255),  # of 256 threads with 32 points each; the others 168
     "fft_conv_kernel_gradient": (255, 168),
-    "fft_conv_sum": (32, 40),
-    "fft_column_tables": (40, 40),
+    "fft_conv_sum": (48, 64),
+    "fft_column_tables": (48, 48),
     "fft_conv_columns": (168, 255),
     "fft_conv_lines": (255, 192),
 }

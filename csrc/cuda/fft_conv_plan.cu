@@ -14,7 +14,8 @@ Form form_of(bool wide, bool backward, int odd, int bits, const DeviceLimits& li
   bool fits = false;
   with_engine(wide, form, [&](auto kind) {
     using E = typename decltype(kind)::Engine;
-    fits = form.lanes() <= (backward ? E::BACKWARD_THREADS : E::FORWARD_THREADS);
+    const bool fewer_threads = backward || (form.log == 5 && !fft::has_many(limits.sm));
+    fits = form.lanes() <= (fewer_threads ? E::BACKWARD_THREADS : E::FORWARD_THREADS);
     return SPECTRALOPS_OK;
   });
   const i64 cells = larger(form.points(), i64(fft::kBlockThreads) * (odd << form.log));
@@ -176,6 +177,7 @@ int make_plan(const Call& c, bool backward, const DeviceLimits& limits, Plan* pl
                 (long long)c.rows, (long long)c.channels);
   p.layout.bits = plan->form.bits;
   p.layout.slots = int(larger(fft::kBlockThreads / plan->form.lanes(), 1));
+  p.layout.beside = 0;
   plan->threads = p.layout.slots * plan->form.lanes();
   plan->cells = i64(plan->wide ? 8 : 4) * p.layout.slots * plan->form.points();
   p.channels_first = c.u_time > c.u_channel;

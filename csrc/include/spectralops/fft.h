@@ -21,20 +21,30 @@ namespace fft {
 // How the threads of a block share its transforms, the same in all of them.
 struct Layout {
   int bits;      // of a part: N = ODD 2^bits
-  int slots;     // transforms of a block at a time, each of the same lanes
+  int slots;     // transforms of a block at a time
+  int beside;    // log2 of those whose lanes are interleaved: 0, one after the other, or of all slots
 };
 
 // ---- launch table --------------------------------------------------------------------------------------------
 // Most threads of a block, by type, odd factor and points of a lane in a part; `backward`: of the gradients'
 // kernels. A transform fits where its lanes do. Data take 2 ODD 2^LOG registers (twice that in double) of the
 // 65536 / threads.
+// 64 numbers of data and all else in 128 registers: the compiler manages that for Hopper alone.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 10 != 90
+constexpr int kThreadsOfMany = 256;
+#else
+constexpr int kThreadsOfMany = 512;
+#endif
+constexpr SO_HOST_DEVICE bool has_many(int sm) { return sm == 90; }
 template <typename C, int ODD, int LOG> struct Threads;
 template <> struct Threads<float, 1, 4> { static constexpr int forward = 256, backward = 256; };   // N = 16 .. 4096
-template <> struct Threads<float, 1, 5> { static constexpr int forward = 512, backward = 256; };   // 1024, 8192, 16384: an
-template <> struct Threads<float, 3, 3> { static constexpr int forward = 512, backward = 256; };   // 24 .. 12288  exchange less
+template <> struct Threads<float, 1, 5> {  // 1024, 8192, 16384: an exchange less
+  static constexpr int forward = kThreadsOfMany, backward = 256;
+};
+template <> struct Threads<float, 3, 3> { static constexpr int forward = 512, backward = 256; };   // 24 .. 12288
 template <> struct Threads<float, 5, 2> { static constexpr int forward = 512, backward = 256; };   // 20 .. 10240
 template <> struct Threads<double, 1, 3> { static constexpr int forward = 512, backward = 512; };  // 8 .. 4096
-template <> struct Threads<double, 3, 2> { static constexpr int forward = 512, backward = 512; };  // 12 .. 6144
+template <> struct Threads<double, 3, 2> { static constexpr int forward = 512, backward = 256; };  // 12 .. 6144
 template <> struct Threads<double, 5, 2> { static constexpr int forward = 256, backward = 256; };  // 20 .. 5120
 constexpr int kBlockThreads = 128;   // of a block of short transforms
 constexpr int kColumnThreads = 128;  // of a block of columns of transforms that no block holds
@@ -52,9 +62,11 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
   const Pair<C>* tables;
 
   SO_DEVICE Engine(const Layout& layout, C* shared, const void* factors) {
-    bits = layout.bits, lanes = 1 << (bits - LOG), cells = shared;
+    bits = layout.bits, lanes = 1 << (bits - LOG), cells = shared, beside = layout.beside;
     const int thread = int(threadIdx.x);
-    lane = thread & (lanes - 1), slot = thread >> (bits - LOG), origin = (slot * ODD) << bits;
+    lane = beside ? thread >> beside : thread & (lanes - 1);
+    slot = beside ? thread & ((1 << beside) - 1) : thread >> (bits - LOG);
+    origin = beside ? slot : (slot * ODD) << bits;
     tables = static_cast<const Pair<C>*>(factors);
   }
 
@@ -77,7 +89,7 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
   SO_DEVICE int size() const { return ODD << bits; }
 
   SO_DEVICE void barrier() const {
-    if (lanes <= 32)
+    if (lanes <= 32 && beside == 0)
       __syncwarp();
     else
       __syncthreads();
@@ -135,16 +147,16 @@ template <typename C_, int ODD_, int LOG_> struct Engine {
   }
 
  private:
-  int origin;
+  int beside, origin;
 
   // Where place j of a part lies: 32 lanes reach 32 banks in every pass. A linear map over the field of two
   // elements.
   static SO_DEVICE int swizzle(int j) { return j ^ (j >> LOG); }
   SO_DEVICE int first(int low) const {
-    return origin + swizzle(((lane >> low) << (low + LOG)) | (lane & ((1 << low) - 1)));
+    return origin + (swizzle(((lane >> low) << (low + LOG)) | (lane & ((1 << low) - 1))) << beside);
   }
   SO_DEVICE C& cell(int first, int low, int s, int r) const {
-    return cells[(first ^ swizzle(r << low)) + (s << bits)];
+    return cells[(first ^ (swizzle(r << low) << beside)) + ((s << bits) << beside)];
   }
   // The pass is hidden from the compiler, which would keep the addresses of all points from one use to the
   // next.
