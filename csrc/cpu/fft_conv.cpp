@@ -132,8 +132,8 @@ ConvPlan make_plan(const Call& c, bool backward, int threads) {
 }
 
 // ---- spectra on grids that no transform here has ---------------------------------------------------------------------
-// Such a kernel is the Toeplitz one of its lags, h_d = Re sum_m Q_m exp(2 pi i d (m + 1/4) / N) / N, |d| < length, summed as
-// it stands: grids of less than 96 points, and what a caller made himself.
+// Such a kernel is the Toeplitz one of its lags, h_d = Re sum_m Q_m exp(2 pi i d (m + 1/4) / N) / N, |d| <
+// length, summed as it stands: grids of less than 96 points, and what a caller made himself.
 
 bool foreign(const Call& c) { return c.grid && fast_points(c.grid) != c.grid; }
 
