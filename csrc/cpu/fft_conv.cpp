@@ -21,9 +21,26 @@ constexpr i64 kTaskPoints = 8 * 1024; // less work than this is not worth a seco
 
 i64 compute_bytes(const Call& c) { return c.dtype == SPECTRALOPS_F64 ? 8 : 4; }
 i64 round_up(i64 a, i64 b) { return (a + b - 1) / b * b; }
-int vector_lanes(const Call& c) {
+// A tile is a square of vectors: where a row fills a quarter of the widest or less, narrower ones are quicker.
+Isa isa_for(const Call& c, i64 n) {
   const Isa isa = active_isa();
+  const bool small = n * compute_bytes(c) * compute_bytes(c) <= 1024;
+  return isa == Isa::avx512 && small ? Isa::avx2 : isa;
+}
+int vector_lanes(const Call& c, i64 n) {
+  const Isa isa = isa_for(c, n);
   return (isa == Isa::avx512 ? 64 : isa == Isa::avx2 ? 32 : 16) / int(compute_bytes(c));
+}
+void call_loops(const ConvJob& job, bool backward) {
+#if SO_CPU_X86
+  if (isa_for(*job.call, job.plan->n) != active_isa()) {
+    if (backward) avx2::fft_conv_backward_run(job);
+    else avx2::fft_conv_forward_run(job);
+    return;
+  }
+#endif
+  if (backward) SO_CPU_CALL(fft_conv_backward_run)(job);
+  else SO_CPU_CALL(fft_conv_forward_run)(job);
 }
 
 // The operations of transforming windows of 2n numbers that give `step` results each.
@@ -83,9 +100,10 @@ void plan_tasks(const Call& c, ConvPlan& p) {
 
 ConvPlan make_plan(const Call& c, bool backward, int threads) {
   ConvPlan p = {};
-  const i64 bytes = compute_bytes(c), lanes = vector_lanes(c), points = window_points(c);
+  const i64 bytes = compute_bytes(c), points = window_points(c);
   p.tiled = points != 0;
   p.n = c.grid ? c.grid : p.tiled ? points : fast_points((c.length + std::max(c.lag0, c.size - 1 - c.lag0) + 1) / 2);
+  const i64 lanes = vector_lanes(c, p.n);
   p.pitch = round_up(p.n, lanes * lanes);
   p.real = !p.tiled && c.length <= p.n;
   p.low = p.tiled ? c.size - 1 : 0;
@@ -114,8 +132,8 @@ ConvPlan make_plan(const Call& c, bool backward, int threads) {
 }
 
 // ---- spectra on grids that no transform here has ---------------------------------------------------------------------
-// Such a kernel is the Toeplitz one of its lags, h_d = Re sum_m Q_m exp(2 pi i d (m + 1/4) / N) / N, |d| < length, summed as
-// it stands: grids of less than 96 points, and what a caller made himself.
+// Such a kernel is the Toeplitz one of its lags, h_d = Re sum_m Q_m exp(2 pi i d (m + 1/4) / N) / N, |d| <
+// length, summed as it stands: grids of less than 96 points, and what a caller made himself.
 
 bool foreign(const Call& c) { return c.grid && fast_points(c.grid) != c.grid; }
 
@@ -183,11 +201,10 @@ int run(const Call& c, bool backward, int threads) {
   char* const work = static_cast<char*>(c.workspace) + (-reinterpret_cast<u64>(c.workspace) & 63u);
   if (foreign(c)) return run_foreign(c, backward, threads, work);
   const ConvPlan plan = make_plan(c, backward, threads);
-  const FftRoots* roots = fft_roots(plan.n, vector_lanes(c), c.dtype == SPECTRALOPS_F64);
+  const FftRoots* roots = fft_roots(plan.n, vector_lanes(c, plan.n), c.dtype == SPECTRALOPS_F64);
   if (!roots) return fail(SPECTRALOPS_INVALID, "fft_conv: out of memory for the roots of %lld points", (long long)plan.n);
   const ConvJob job{&c, &plan, roots, work};
-  if (backward) SO_CPU_CALL(fft_conv_backward_run)(job);
-  else SO_CPU_CALL(fft_conv_forward_run)(job);
+  call_loops(job, backward);
   return SPECTRALOPS_OK;
 }
 

@@ -1,6 +1,6 @@
-// fft_conv backward for one instruction set: everything is made again from u, the kernel and the gates.  The spectra of a
-// row's v and of its dc serve dk (their product, summed over the rows) and du alike; where several filters meet, du sums over
-// them in the spectrum.
+// fft_conv backward for one instruction set: everything is made again from u, the kernel and the gates. The
+// spectra of a row's v and of its dc serve dk (their product, summed over the rows) and du alike; where
+// several filters meet, du sums over them in the spectrum.
 #include "cpu/fft_conv_rows.h"
 
 namespace spectralops {

@@ -237,8 +237,8 @@ static void down(const FftRoots& roots, const Line<C>& line, int l, i64 from, i6
   }
 }
 
-// From the numbers of v (kFromTime), through Do, to the numbers of out (kToTime).  Real: only the first n numbers of either
-// are there, and out may be line.re.
+// From the numbers of v (kFromTime), through Do, to the numbers of out (kToTime). Real: only the first n
+// numbers of either are there, and out may be line.re.
 template <typename C, unsigned Do, bool Real>
 static __attribute__((noinline)) void transform(const FftRoots& roots, const Line<C>& line, const C* v, C* out) {
   const C* root = static_cast<const C*>(roots.pass[0]);

@@ -11,8 +11,8 @@ namespace cpu {
 constexpr int kMaxLevels = 12;
 constexpr i64 kMostUnit = 16;  // channels side by side: a line of float32
 
-// The roots of a transform of n points for vectors of `lanes`.  Level l splits blocks of n / (radix[0] .. radix[l-1]) points by
-// radix[l]; after the last a block is one vector.  A tile is `lanes` of them.
+// The roots of a transform of n points for vectors of `lanes`. Level l splits blocks of n / (radix[0] ..
+// radix[l-1]) points by radix[l]; after the last a block is one vector. A tile is `lanes` of them.
 struct FftRoots {
   i64 n, pitch;  // pitch: n in whole tiles
   int lanes, levels;
@@ -24,9 +24,10 @@ struct FftRoots {
   const int* bin;                // point k of vector g stands for frequency bin[g] + k n / lanes
 };
 
-// Channels are worked on `unit` at a time, side by side in memory where they lie so; a unit has up to `kernels` kernels.
-// Supers are what shares kernels: one group in several units, or one unit of several groups.  The items of a super are its
-// (row, unit) pairs, split into `parts`, which depend on sizes alone: sums are taken part by part.
+// Channels are worked on `unit` at a time, side by side in memory where they lie so; a unit has up to
+// `kernels` kernels. Supers are what shares kernels: one group in several units, or one unit of several
+// groups. The items of a super are its (row, unit) pairs, split into `parts`, which depend on sizes alone:
+// sums are taken part by part.
 struct ConvPlan {
   i64 n, pitch, span;  // span: numbers of a window in whole tiles, and a vector
   bool direct;         // no staging: one channel at a time, every tensor contiguous in time
@@ -41,8 +42,8 @@ struct ConvPlan {
   int threads;
 };
 
-// The imaginary parts of a row lie this many numbers off a power of two from the real ones, so that the points a pass takes
-// together do not all fall into one set of the first-level cache.
+// The imaginary parts of a row lie this many numbers off a power of two from the real ones, so that the
+// points a pass takes together do not all fall into one set of the first-level cache.
 constexpr i64 kSkew = 64;
 
 // Offsets in a thread's scratch, in numbers.

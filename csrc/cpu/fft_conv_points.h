@@ -1,6 +1,7 @@
-// What fft_conv does point by point: staging rows of any strides as contiguous ones in the compute type C, the product with
-// the gate, the epilogue and its gradient.  S is the type tensors are read and written in: their own where they are
-// contiguous in time, else C, staged.  Counts need not be whole vectors; C buffers have room for a whole last one.
+// What fft_conv does point by point: staging rows of any strides as contiguous ones in the compute type C,
+// the product with the gate, the epilogue and its gradient. S is the type tensors are read and written in:
+// their own where they are contiguous in time, else C, staged. Counts need not be whole vectors; C buffers
+// have room for a whole last one.
 #pragma once
 
 #include "capi/spectralops.h"
@@ -108,7 +109,8 @@ static __attribute__((noinline)) void epilogue(const C* c, const C* v, C skip, c
 
 // ---- backward --------------------------------------------------------------------------------------------------------
 
-// With c the convolution, z = gate (c + skip v) and e = grad mask: dz = e act'(z), dgate = dz (c + skip v), d = dz gate.
+// With c the convolution, z = gate (c + skip v) and e = grad mask: dz = e act'(z), dgate = dz (c + skip v), d
+// = dz gate.
 template <typename C, typename S> struct Slope {
   const C *c, *v;  // c only where Again, v only there or for the sums
   C skip, mask;

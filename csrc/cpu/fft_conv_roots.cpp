@@ -28,7 +28,8 @@ Root turn_of(double x) {
   }
 }
 
-// The positions of blocks: X^size = exp(-2 pi i at).  All are dyadic fractions times 1/3 or 1/5 of the top's 1/4.
+// The positions of blocks: X^size = exp(-2 pi i at). All are dyadic fractions times 1/3 or 1/5 of the top's
+// 1/4.
 using Blocks = std::vector<double>;
 
 struct Tables {

@@ -1,4 +1,5 @@
-// What both passes of fft_conv share: where an item's rows lie, its windows, staging them, and the spectra of its kernels.
+// What both passes of fft_conv share: where an item's rows lie, its windows, staging them, and the spectra of
+// its kernels.
 #pragma once
 
 #include "cpu/fft_conv_passes.h"
@@ -9,8 +10,8 @@ namespace spectralops {
 namespace cpu {
 namespace SO_CPU_ISA {
 
-// One window of an item: v_i = v[from + i], of which [begin, end) lie within the row; results i in [low, low + count) are those
-// of the times time + (i - low), and stand beside v_(i - lag).
+// One window of an item: v_i = v[from + i], of which [begin, end) lie within the row; results i in [low, low
+// + count) are those of the times time + (i - low), and stand beside v_(i - lag).
 struct Window {
   i64 from, begin, end, low, count, time, lag;
 };
