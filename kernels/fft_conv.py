@@ -110,7 +110,7 @@ def fft_conv(u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, call):
     channels, (_, filters, groups, size) = u.shape[1], kernel.shape[:4]
     y = new_like_y(u, filters, call.blh)
     n = call.grid or dft.points(call.length, size, call.lag0)
-    if not dft.whole(n, u, call.precision):
+    if not dft.whole(n, call, u, gate_in, gate_out):
         long.fft_conv(y, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, call, n, rows_of(u, cu_seqlens))
         return y
     arguments, r, options = dft.plan(n, channels, u, call.precision)

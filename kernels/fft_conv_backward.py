@@ -307,7 +307,7 @@ def fft_conv_backward(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens
     _, _, groups, size = kernel_shape
     n = call.grid or dft.points(call.length, size, call.lag0)
     need = dict(zip(GRADIENTS, needs))
-    if not dft.whole(n, grad, call.precision):
+    if not dft.whole(n, call, grad, u, gate_in, gate_out):
         rows = rows_of(grad, cu_seqlens)
         tensors = (grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens)
         return long.Backward(*tensors, tuple(kernel_shape), call, need, n, rows).run()

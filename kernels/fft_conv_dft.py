@@ -200,9 +200,12 @@ def row_sums(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr, R: tl.constexpr):
 # ---- host ----------------------------------------------------------------------------------------
 
 
-def whole(n: int, x: torch.Tensor, precision: str) -> bool:
-    """Whether a program holds all of a row: with three products for one, half as many points."""
-    return n <= configs.FFT_CONV_WHOLE[input_precision(x.dtype, precision) == "tf32"]
+def whole(n: int, call, x: torch.Tensor, *others: torch.Tensor | None) -> bool:
+    """Whether a program holds all of a row.  Three products for one leave registers for half as many points, and so do the
+    addresses of times that are not contiguous.
+    """
+    contiguous = not call.blh and all(t is None or t.stride(-1) == 1 for t in (x, *others))
+    return n <= configs.FFT_CONV_WHOLE[contiguous and input_precision(x.dtype, call.precision) == "tf32"]
 
 
 def points(length: int, size: int, lag0: int) -> int:
