@@ -118,6 +118,11 @@ def refused():
         (lambda: so.distributed.fft_conv(u[0], k), "u must have shape"),
         (lambda: so.distributed.fft_conv(u, k, mode="toeplitz"), "2 L - 1"),
         (lambda: so.distributed.fft_conv(u, k[:4]), "groups"),
+        (lambda: so.distributed.fft_conv(u, k, mask=torch.ones(3, B, H)), "mask must have shape"),
+        (lambda: so.distributed.fft_conv(u, k, mask=torch.ones(B)), "mask must have shape"),
+        (lambda: so.distributed.fft_conv(u[:1], k, gate_in=u), "gate_in must have u's shape"),
+        (lambda: so.distributed.fft_conv(u[:1], k, gate_out=u), "gate_out must have u's shape"),
+        (lambda: so.distributed.fft_conv(u, k, k_rev=k, rev_offset=5, method="halo"), "rev_offset must be 0"),
     ):
         try:
             call()
@@ -125,6 +130,32 @@ def refused():
             assert text in str(error), error
         else:
             raise AssertionError(text)
+
+
+def fewer_channels_than_ranks(rank, ranks):
+    """A rank without channels still has its part, zero, of every kernel's gradient; none waits for another in vain."""
+    torch.manual_seed(3)
+    u, k, k_rev = torch.randn(2, 1, 4 * ranks), torch.randn(1, 3), torch.randn(1, 5, requires_grad=True)
+    own = u[..., 4 * rank : 4 * rank + 4]
+    y = so.distributed.fft_conv(own, k, k_rev=k_rev, method="all_to_all")
+    torch.testing.assert_close(y, so.fft_conv(u, k, k_rev=k_rev)[..., 4 * rank : 4 * rank + 4])
+    part = torch.autograd.grad(y.square().sum(), k_rev)[0]
+    torch.testing.assert_close(shared(part, "k_rev"), torch.autograd.grad(so.fft_conv(u, k, k_rev=k_rev).square().sum(), k_rev)[0])
+    none = so.distributed.fft_conv(u[:, :0, :4], k, method="all_to_all")
+    assert none.shape == (2, 0, 4)
+
+
+def masks_of_one_row(rank, ranks):
+    """(H,) is a factor a channel in either layout, also where l or F is H."""
+    torch.manual_seed(4)
+    u, k, mask = torch.randn(B, H, H * ranks), torch.randn(3, H, 5), torch.rand(H)
+    own = u[..., H * rank : H * rank + H]
+    for method in ("all_to_all", "halo"):
+        for multi, kernel in ((False, k[0]), (True, k.repeat(2, 1, 1))):
+            y = so.fft_conv(u, kernel, mask=mask, multi=multi)[..., H * rank : H * rank + H]
+            torch.testing.assert_close(so.distributed.fft_conv(own, kernel, mask=mask, multi=multi, method=method), y)
+            turned = so.distributed.fft_conv(own.transpose(1, 2), kernel, mask=mask, multi=multi, method=method, layout="blh")
+            torch.testing.assert_close(turned.movedim(1, -1), y)
 
 
 def halves(rank, ranks):
@@ -151,6 +182,8 @@ def main():
     traffic(rank, ranks)
     refused()
     halves(rank, ranks)
+    fewer_channels_than_ranks(rank, ranks)
+    masks_of_one_row(rank, ranks)
     dist.destroy_process_group()
     print("passed", flush=True)
 

@@ -296,3 +296,8 @@ def _without_workspace():
     y = spec.new_like_y(p.tensors[0], 1, False)
     fields = _fft_conv._fields(p.tensors[0], *p.tensors, None, (y, *(None,) * 6), 1, p.shape, p.call)
     core().fft_conv_forward(fields.buffer_info()[0], -1, 1, 0)
+
+
+@pytest.mark.parametrize("case", [dict(B=1, H=1, L=1 << 18, K=16), dict(B=20000, H=2, L=2, K=1)], ids=str)
+def test_a_long_sum_over_windows_or_rows_errs_no_more_than_a_short_one(case):
+    agree(draws=2, extras=(), **case)

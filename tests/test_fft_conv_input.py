@@ -63,7 +63,7 @@ def raises(error, text, f):
         ((U, K), dict(layout="lbh"), ValueError, "layout must be one of 'bhl', 'blh'"),
         ((U, K), dict(precision="low"), ValueError, "precision must be one of 'highest', 'high'"),
         ((U, K), dict(mask=2.0), TypeError, "mask must be a torch.Tensor"),
-        ((U, K), dict(mask=torch.ones(2, 3)), ValueError, r"mask must have shape \(B, H\) = \(2, 4\); got \(2, 3\)"),
+        ((U, K), dict(mask=torch.ones(2, 3)), ValueError, r"mask must have shape \(B, H\) = \(2, 4\), or broadcast to it; got \(2, 3\)"),
         ((U, K), dict(mask=torch.ones(3, 4)), ValueError, "mask must have shape"),
         ((U, K), dict(mask=torch.ones(2, 4).double()), TypeError, "mask is float64"),
         ((U, K), dict(mask=torch.ones(2, 4, device="meta")), ValueError, "mask is on meta"),
@@ -139,3 +139,85 @@ def test_bad_spectra_are_named(args, change, error, text):
 )
 def test_bad_rational_spectra_are_named(args, change, error, text):
     raises(error, text, lambda: so.KernelSpectrum.from_rational(*args, **change))
+
+
+# ---- found by a hostile reader ---------------------------------------------------------------------------------------
+
+
+def test_strided_cu_seqlens_are_read_as_they_are():
+    u, k = torch.randn(1, 3, 20, requires_grad=True), torch.randn(3, 6)
+    strided = torch.stack([torch.arange(0, 21, 5), torch.arange(5, 26, 5)], 1)[:, 0]
+    results = [so.fft_conv(u, k, cu_seqlens=c) for c in (strided, strided.clone())]
+    gradients = [torch.autograd.grad(y.square().sum(), u)[0] for y in results]
+    assert torch.equal(*results) and torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("ends, longest", [([0, 10**9], 20), ([0, 15, 5, 20], 20), ([0, 10], 20), ([0, 20], 5)])
+def test_the_operators_check_what_a_graph_brings(ends, longest):
+    """Compiled, cu_seqlens cannot be read while it is traced; the operator reads it when it runs."""
+    u, k = torch.ones(1, 3, 20), torch.ones(3, 20)
+    call = torch.compile(lambda c: so.fft_conv(u, k, cu_seqlens=c, max_seqlen=longest), backend="eager")
+    with pytest.raises(ValueError, match="cu_seqlens must rise|max_seqlen is 5"):
+        call(torch.tensor(ends))
+    with pytest.raises(ValueError, match="cu_seqlens must rise|max_seqlen is 5"):
+        so.fft_conv(u, k, cu_seqlens=torch.nn.Parameter(torch.tensor(ends), requires_grad=False), max_seqlen=longest)
+
+
+def test_a_length_that_is_not_us_never_reaches_a_kernel():
+    arguments = (torch.randn(1, 1, 4), torch.randn(1, 1, 1, 3), None, None, None, None, None)
+    with pytest.raises(ValueError, match="made for rows of 1000000; u has rows of 4"):
+        torch.ops.spectralops.fft_conv(*arguments, 0, 0, "identity", "highest", False, 1000000)
+    with pytest.raises(ValueError, match="made for rows of 9; u has rows of 4"):
+        torch.ops.spectralops.fft_conv_backward(arguments[0][:, None], *arguments, [1, 1, 1, 3], 0, 0, "identity", "highest", False,
+                                                9, [True] * 2 + [False] * 4)  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_one_gate_of_several_filters_has_us_dimensions(rows):
+    """Whatever the number of rows: it must not depend on its being that of the filters."""
+    u, k, gate = torch.randn(rows, 4, 8), torch.randn(2, 4, 5), torch.randn(2, 4, 8)
+    y = so.fft_conv(u, k, multi=True)
+    torch.testing.assert_close(so.fft_conv(u, k, multi=True, gate_out=gate[None]), y * gate)
+    torch.testing.assert_close(so.fft_conv(u, k, multi=True, gate_out=u), y * u[:, None])
+    if rows == 3:
+        with pytest.raises(ValueError, match="gate_out must have u's shape"):
+            so.fft_conv(u, k, multi=True, gate_out=gate)
+    with pytest.raises(TypeError, match="gate_out must be a torch.Tensor"):
+        so.fft_conv(u, k, multi=True, gate_out=[1])
+
+
+def test_a_mask_has_the_leading_dimensions_of_u():
+    u, k = torch.randn(2, 3, 4, 8), torch.randn(4, 5)
+    y = so.fft_conv(u, k)
+    for shape in ((2, 3, 4), (3, 4), (2, 1, 4), (4,), (1, 3, 1), ()):
+        mask = torch.rand(shape)
+        torch.testing.assert_close(so.fft_conv(u, k, mask=mask), y * mask.expand(2, 3, 4)[..., None])
+    with pytest.raises(ValueError, match="mask must have shape"):
+        so.fft_conv(u, k, mask=torch.rand(3, 2, 4))
+
+
+def test_empty_batches_under_vmap_and_unknown_backends():
+    u, k = torch.randn(0, 2, 3, 8), torch.randn(3, 4)
+    assert torch.func.vmap(lambda u: so.fft_conv(u, k))(u).shape == (0, 2, 3, 8)
+    assert torch.func.vmap(lambda k: so.fft_conv(torch.randn(2, 3, 8), k), randomness="different")(torch.randn(0, 3, 4)).shape == (0, 2, 3, 8)
+    for backend in ("zz", 5):
+        with pytest.raises(ValueError, match="backend must be None or one of"):
+            so.fft_conv(torch.randn(0, 3, 8), k, backend=backend)
+
+
+def test_no_channels():
+    none = torch.randn(0, 4)
+    assert so.toeplitz_to_ssm(none).taps(4).shape == (0, 4)
+    for shape in ((2, 5, 0), (0, 5, 5), (2, 0, 5), (2, 3, 0, 4, 5)):
+        for mode in ("same", "circular", "full"):
+            u = torch.randn(shape)
+            y = so.fft_conv2d(u, torch.randn(1, 3, 3), mode=mode)
+            assert y.shape[:-2] == u.shape[:-2]
+
+
+def test_aliased_arguments_compile():
+    u, k = torch.randn(2, 3, 12, requires_grad=True), torch.randn(3, 5, requires_grad=True)
+    call = torch.compile(lambda u, k: so.fft_conv(u, k, gate_in=u, gate_out=u), fullgraph=True, backend="aot_eager")
+    got, expect = (torch.autograd.grad(f.square().sum(), (u, k)) for f in (call(u, k), so.fft_conv(u, k, gate_in=u, gate_out=u)))
+    for g, e in zip(got, expect):
+        torch.testing.assert_close(g, e)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -383,3 +384,20 @@ def test_modules_made_on_meta_can_be_loaded():
         whole = make(name)
         empty.to_empty(device="cpu").load_state_dict(whole.state_dict())
         assert torch.equal(empty(x), whole(x)), name
+
+
+@pytest.mark.parametrize("make, shape, axis", [
+    (lambda: so.nn.LongConv(4, 9), (2, 20, 4), 1), (lambda: so.nn.HyenaOperator(8, 32), (2, 20, 8), 1),
+    (lambda: so.nn.S4D(4), (2, 4, 20), 2), (lambda: so.nn.MegaEMA(4), (20, 2, 4), 0), (lambda: so.nn.M2Mixer(4, 32), (2, 20, 4), 1),
+], ids=["LongConv", "HyenaOperator", "S4D", "MegaEMA", "M2Mixer"])  # fmt: skip
+def test_modules_are_traced_and_exported_with_a_dynamic_length(make, shape, axis):
+    module, x = make().eval(), torch.randn(shape)
+    first = lambda y: y[0] if isinstance(y, tuple) else y  # noqa: E731
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a trace warns of what it holds constant
+        traced = torch.jit.trace(module, (x,), check_trace=False)
+    torch.testing.assert_close(first(traced(x)), first(module(x)))
+    dims = ({axis: torch.export.Dim("length", min=12, max=30)},)
+    exported = torch.export.export(module, (x,), dynamic_shapes=dims).module()
+    longer = torch.randn([27 if i == axis else n for i, n in enumerate(shape)])
+    torch.testing.assert_close(first(exported(longer)), first(module(longer)))

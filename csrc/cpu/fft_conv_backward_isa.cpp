@@ -24,12 +24,37 @@ template <typename T> struct Backward : Rows<T> {
         at_once(p.row_span == 0) {}
 
   C* spectrum_of_v(i64 h) const { return at(slot.spectra) + h * 2 * p.pitch; }
-  // Where the spectrum of dk is summed: filter f, kernel `kernel` of the task.
-  C* kernel_sum(i64 f, i64 kernel, i64 part) const {
-    const i64 place = (f * p.kernels + kernel) * 2 * p.pitch;
-    if (p.parts == 1) return at(slot.sums) + place;
+  // The spectrum of dk is summed, filter f and kernel `kernel` of the task, over at most kChain rows and windows as it comes and
+  // over all such chains in double, so that the error does not grow with their number; then a part's sum is kept.
+  static constexpr i64 kChain = 32;
+  i64 place_of(i64 f, i64 kernel) const { return (f * p.kernels + kernel) * 2 * p.pitch; }
+  C* kernel_sum(i64 f, i64 kernel) const { return at(slot.sums) + place_of(f, kernel); }
+  double* chain_sum(i64 f, i64 kernel) const { return reinterpret_cast<double*>(at(slot.chains)) + place_of(f, kernel); }
+  C* part_sum(i64 f, i64 kernel, i64 part) const {
     const i64 task = (this->sample * p.supers + this->super) * p.parts + part;
-    return this->shared_at(p.partials) + task * p.kernels * c.filters * 2 * p.pitch + place;
+    return this->shared_at(p.partials) + task * p.kernels * c.filters * 2 * p.pitch + place_of(f, kernel);
+  }
+
+  void end_chain() {
+    for (i64 f = 0; f < c.filters; ++f)
+      for (i64 k = 0; k < task_kernels(); ++k) {
+        C* const sum = kernel_sum(f, k);
+        double* const total = chain_sum(f, k);
+        for (i64 i = 0; i < 2 * p.pitch; ++i) total[i] = (chained ? total[i] : 0.0) + double(sum[i]), sum[i] = C(0);
+      }
+    chained = true;
+    links = 0;
+  }
+
+  void keep_part() {
+    if (chained) end_chain();
+    for (i64 f = 0; f < c.filters; ++f)
+      for (i64 k = 0; k < task_kernels(); ++k) {
+        C* const sum = kernel_sum(f, k);
+        const double* const total = chain_sum(f, k);
+        for (i64 i = 0; chained && i < 2 * p.pitch; ++i) sum[i] = C(total[i]);
+        if (p.parts > 1) __builtin_memcpy(part_sum(f, k, this->part), sum, 2 * p.pitch * sizeof(C));
+      }
   }
 
   // c, from v's spectrum, which the first filter leaves there.
@@ -75,7 +100,7 @@ template <typename T> struct Backward : Rows<T> {
     Line<C> line = this->line();
     line.source = spectrum_of_v(h);
     line.kernel = c.kernel ? this->spectrum(f, h) : nullptr;
-    line.sum = kernel_sum(f, this->group(this->channel + h) - this->group(this->first_channel), this->part);
+    line.sum = kernel_sum(f, this->group(this->channel + h) - this->group(this->first_channel));
     line.keep = at(slot.total) + h * 2 * p.pitch;
     C* const out = this->result();
     if (inputs && c.filters == 1) {
@@ -187,6 +212,8 @@ template <typename T> struct Backward : Rows<T> {
       const Window w = this->window(i);
       if (c.u) this->stage(w);
       run_window(w);
+      links += width;
+      if (c.dkernel && links + width > kChain) end_chain();
     }
     if (inputs && !at_once) finish_row();
     for (i64 h = 0; h < width && c.dmask; ++h)
@@ -198,8 +225,10 @@ template <typename T> struct Backward : Rows<T> {
   void run(i64 task) {
     this->open_task(task);
     if (c.kernel) this->task_spectra();
-    for (i64 f = 0; f < c.filters && c.dkernel; ++f) fill(kernel_sum(f, 0, this->part), task_kernels() * 2 * p.pitch, C(0));
+    for (i64 f = 0; f < c.filters && c.dkernel; ++f) fill(kernel_sum(f, 0), task_kernels() * 2 * p.pitch, C(0));
+    links = 0, chained = false;
     for (i64 item = this->first_item; item < this->last_item; ++item) run_item(item);
+    if (c.dkernel) keep_part();
     for (i64 f = 0; f < c.filters && c.dkernel && p.parts == 1; ++f)
       for (i64 k = 0; k < task_kernels(); ++k) write_kernel(f, k);
   }
@@ -207,7 +236,7 @@ template <typename T> struct Backward : Rows<T> {
   // dk from its spectrum.
   void write_kernel(i64 f, i64 kernel) const {
     const i64 index = this->kernel_index(this->sample, f, this->group(this->first_channel) + kernel);
-    const C* const sum = kernel_sum(f, kernel, 0);
+    const C* const sum = p.parts == 1 ? kernel_sum(f, kernel) : part_sum(f, kernel, 0);
     const C scale = C(1) / C(p.n);
     if (c.grid) {
       C* const q = static_cast<C*>(c.dkernel) + index * 2 * c.grid;
@@ -229,13 +258,15 @@ template <typename T> struct Backward : Rows<T> {
   void join_parts(i64 task, i64 f, i64 kernel) {
     this->open_task(task * p.parts);
     if (kernel >= task_kernels()) return;
-    C* const sum = kernel_sum(f, kernel, 0);
-    for (i64 part = 1; part < p.parts; ++part) add_scaled(kernel_sum(f, kernel, part), C(1), 2 * p.pitch, sum);
+    C* const sum = part_sum(f, kernel, 0);
+    for (i64 part = 1; part < p.parts; ++part) add_scaled(part_sum(f, kernel, part), C(1), 2 * p.pitch, sum);
     write_kernel(f, kernel);
   }
 
   double* skip_sums() const { return reinterpret_cast<double*>(this->workspace + p.skips); }  // [row][filter][channel]
 
+  i64 links;     // of the chain at hand, at most
+  bool chained;  // a chain has ended
   double dmask[kMostUnit];
   bool odd_d[kMostUnit];
 };

@@ -48,7 +48,7 @@ constexpr i64 kSkew = 64;
 
 // Offsets in a thread's scratch, in numbers.
 struct ConvSlot {
-  i64 v, work, out, kernels, spectra, sums, total, dv, grad, first, second, numbers;
+  i64 v, work, out, kernels, spectra, sums, chains, total, dv, grad, first, second, numbers;
 };
 static inline __attribute__((always_inline)) ConvSlot conv_slot(const ConvPlan& p, i64 filters, bool backward) {
   ConvSlot s = {};
@@ -64,7 +64,8 @@ static inline __attribute__((always_inline)) ConvSlot conv_slot(const ConvPlan& 
   s.out = take(spectrum);
   s.kernels = take(p.shared ? 0 : p.kernels * filters * spectrum);
   s.spectra = take(backward || filters > 1 ? p.unit * spectrum : 0);
-  s.sums = take(backward && p.parts == 1 ? p.kernels * filters * spectrum : 0);
+  s.sums = take(backward ? p.kernels * filters * spectrum : 0);
+  s.chains = take(backward ? 2 * p.kernels * filters * spectrum : 0);  // doubles
   s.total = take(backward && filters > 1 ? p.unit * spectrum : 0);
   s.dv = take(backward ? p.unit * p.row_span : 0);
   s.grad = take(backward ? p.span : 0);

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _check
 from ..ops.fft_conv import fft_conv as local_fft_conv
-from ..ops.fft_conv_check import ACTIVATIONS, kernel_shape
+from ..ops.fft_conv_check import ACTIVATIONS, _gate, _gate_out, _mask, _skip, kernel_shape, same_groups
 from ..ops.fft_conv_reference import _act, compute_dtype
 from ..ops.fft_conv_taps import MODES, taps
 from .comm import Halo, Plan, ToChannels, ToTime, split_evenly
@@ -37,7 +37,7 @@ def _own_groups(k: Tensor | None, channels: int, plan: Plan) -> Tensor | None:
     """(S, F, G, K) of all channels -> of this rank's."""
     if k is None:
         return None
-    first, count, each = sum(plan.channels[: plan.rank]), plan.channels[plan.rank], channels // k.shape[2]
+    first, count, each = sum(plan.channels[: plan.rank]), plan.channels[plan.rank], max(1, channels // k.shape[2])
     if first % each == 0 and count % each == 0:
         return k[:, :, first // each : (first + count) // each]
     if count and first // each == (first + count - 1) // each:
@@ -53,7 +53,8 @@ def _through_channels(v, k, k_rev, mode, rev_offset, plan: Plan, **where) -> Ten
     if whole.shape[1]:
         c = local_fft_conv(whole, k, k_rev=k_rev, mode=mode, rev_offset=rev_offset, multi=True, **where)  # (B, F, H_r, L)
     else:
-        c = whole[:, None].expand(-1, k.shape[1], -1, -1) + 0 * k.sum()  # no channel here; the kernel's gradient is zero
+        nothing = 0 * (k.sum() if k_rev is None else k.sum() + k_rev.sum())  # no channel here; the kernels' gradients are zero
+        c = (whole[:, None].expand(-1, k.shape[1], -1, -1) + nothing).to(whole.dtype)
     return ToTime.apply(c.flatten(0, 1), plan).unflatten(0, c.shape[:2])
 
 
@@ -101,7 +102,8 @@ def fft_conv(
     Args:
         u, gate_in, gate_out: this rank's stretch, (B, H, l), or (B, l, H) with layout "blh"; the batch and H are the same everywhere.
         k, k_rev, skip, mask: whole, the same on every rank; shapes as in spectralops.fft_conv, L being the sum of all l.
-        group: a torch.distributed group; None is the default one. lengths: l of every rank where they differ.
+        group: a torch.distributed group; None is the default one. lengths: l of every rank where they differ; the ranks
+            are not asked, and with None all must have the same l.
         method: "all_to_all": two exchanges of B H l (P - 1) / P numbers a rank; any kernel, any H (also H < P, where ranks idle).
             "halo": one exchange of the kernel's reach, where that is at most the shortest stretch. "auto": the one that sends less.
         exchange_dtype: of what travels; None is u's. gate_in u and the convolution's result are rounded to it: with 16-bit
@@ -130,26 +132,19 @@ def fft_conv(
     _check.choice("method", method, METHODS)
     if u.dim() != 3:
         raise ValueError(f"u must have shape (B, H, l), or (B, l, H) with layout='blh'; got {_check.shape(u)}")
-    for name, gate in (("gate_in", gate_in), ("gate_out", gate_out)):
-        if gate is not None:
-            _check.tensor(name, gate)
     blh = layout == "blh"
-    x, g_in = (t if t is None or not blh else t.transpose(1, 2) for t in (u, gate_in))
-    batch, channels, length = x.shape
+    batch, channels, length = u.shape if not blh else (u.shape[0], u.shape[2], u.shape[1])
     plan = _plan(group, channels, length, lengths)
-    total = sum(plan.lengths)
-    for name, value in (("k", k), ("k_rev", k_rev)):
-        if value is not None:
-            _check.tensor(name, value)
-            _check.same_device("u", u, **{name: value})
-    if k_rev is not None and mode not in ("causal", "circular"):
-        raise ValueError(f"k_rev is for the modes 'causal' and 'circular'; got mode={mode!r}")
-    k = kernel_shape("k", k, batch, channels, multi)
-    k_rev = None if k_rev is None else kernel_shape("k_rev", k_rev, batch, channels, multi)
-    if mode == "toeplitz" and k.shape[-1] != 2 * total - 1:
-        raise ValueError(f"mode 'toeplitz' takes k of 2 L - 1 = {2 * total - 1} lags; got {k.shape[-1]}")
+    dtype, total = compute_dtype(u), sum(plan.lengths)
+    k, k_rev = _kernels(k, k_rev, mode, rev_offset, u, batch, channels, total, multi)
+    filters = k.shape[1]
+    shape = tuple(u.shape) if not multi else (batch, length, filters, channels) if blh else (batch, filters, channels, length)
+    gate_in = _gate("gate_in", gate_in, u, tuple(u.shape))
+    gate_out = _gate_out(gate_out, u, shape, multi, blh)
+    skip = _skip(skip, u, filters, channels, multi)  # (F, H)
+    mask = _mask(mask, u, batch, channels, (batch,))  # (B, H)
 
-    dtype = compute_dtype(u)
+    x, g_in = (t if t is None or not blh else t.transpose(1, 2) for t in (u, gate_in))
     v = x.to(dtype) if g_in is None else x.to(dtype) * g_in.to(dtype)
     sent = v.to(exchange_dtype or u.dtype)
     where = {"precision": precision, "backend": backend}
@@ -158,7 +153,42 @@ def fft_conv(
         c = _through_halo(sent, *found, mode, plan, **where)
     else:
         c = _through_channels(sent, k, k_rev, mode, rev_offset, plan, **where)
-    return _epilogue(c.to(dtype), v, u, skip, gate_out, activation, mask, multi, blh)
+    c = c.to(dtype)  # (B, F, H, l)
+    if skip is not None:
+        c = c + skip[..., None] * v[:, None]
+    y = c.movedim(-1, 1) if blh else c
+    y = y if multi else y.squeeze(2 if blh else 1)
+    y = y if gate_out is None else y * gate_out.to(dtype)
+    y = _act(y, activation or "identity")
+    y = y if mask is None else _masked(y, mask, multi, blh)
+    return y.to(u.dtype).contiguous()
+
+
+def _masked(y: Tensor, mask: Tensor, multi: bool, blh: bool) -> Tensor:
+    """y (B, [F,] H, l), or (B, l, [F,] H), times mask (B, H)."""
+    factor = mask[:, None] if multi else mask  # (B, [1,] H)
+    return y * (factor[:, None] if blh else factor[..., None])
+
+
+def _kernels(k, k_rev, mode, rev_offset, u, batch, channels, total, multi) -> tuple[Tensor, Tensor | None]:
+    """Both kernels (S, F, G, K), on the same groups."""
+    for name, value in (("k", k), ("k_rev", k_rev)):
+        if value is not None:
+            _check.tensor(name, value)
+            _check.coefficients_dtype(name, value, "u", u)
+            _check.same_device("u", u, **{name: value})
+    if _check.integer("rev_offset", rev_offset) not in (0, 1):
+        raise ValueError(f"rev_offset must be 0 (k_rev shares lag 0) or 1 (it begins at lag -1); got {rev_offset}")
+    if k_rev is not None and mode not in ("causal", "circular"):
+        raise ValueError(f"k_rev is for the modes 'causal' and 'circular'; got mode={mode!r}")
+    if rev_offset and k_rev is None:
+        raise ValueError("rev_offset says where k_rev begins, which was not given")
+    k = kernel_shape("k", k, batch, channels, multi)
+    if mode == "toeplitz" and k.shape[-1] != 2 * total - 1:
+        raise ValueError(f"mode 'toeplitz' takes k of 2 L - 1 = {2 * total - 1} lags; got {k.shape[-1]}")
+    if k_rev is None:
+        return k, None
+    return same_groups(k, kernel_shape("k_rev", k_rev, batch, channels, multi))
 
 
 def _halo_kernel(k, k_rev, mode, rev_offset, plan: Plan, method: str) -> tuple[Tensor, int] | None:
@@ -176,28 +206,3 @@ def _halo_kernel(k, k_rev, mode, rev_offset, plan: Plan, method: str) -> tuple[T
     if method == "halo":
         raise ValueError(f"method 'halo' takes a kernel that reaches at most {min(plan.lengths)} steps; this one reaches {reach}")
     return None
-
-
-def _epilogue(c, v, u, skip, gate_out, activation, mask, multi, blh) -> Tensor:
-    """c (B, F, H, l), v (B, H, l) in the compute dtype -> the result in u's dtype and layout."""
-    _, filters, channels, _ = c.shape
-    if skip is not None:
-        shapes = ((channels,), (filters, channels)) if multi else ((channels,),)
-        _check.tensor("skip", skip)
-        if tuple(skip.shape) not in shapes:
-            raise ValueError(f"skip must have shape {' or '.join(map(str, shapes))}; got {_check.shape(skip)}")
-        c = c + skip.to(c.dtype).expand(filters, channels)[..., None] * v[:, None]
-    y = c if multi else c[:, 0]
-    if blh:
-        y = y.movedim(-1, 1)
-    if gate_out is not None:
-        if multi and gate_out.shape == u.shape:
-            gate_out = gate_out.unsqueeze(-2 if blh else 1)
-        y = y * gate_out.to(c.dtype)
-    y = _act(y, activation or "identity")
-    if mask is not None:
-        _check.tensor("mask", mask, (*_check.FLOATS, torch.bool))
-        factor = mask.to(c.dtype)
-        factor = factor[:, None] if multi else factor
-        y = y * (factor[:, None] if blh else factor[..., None])
-    return y.to(u.dtype).contiguous()

@@ -28,7 +28,14 @@ def exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tenso
 
 
 def _exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tensor, Tensor] | None) -> Tensor:
-    step = int(length**0.5) + 1  # any S is right; a symbolic length knows no integer root
+    if type(length) is not int or torch.jit.is_tracing():  # it is being traced and knows no integer root: the sum as it stands
+        l = torch.arange(length, device=c.device).to(c.dtype)  # noqa: E741
+        wave = torch.exp(rate[..., None] * l)  # (H, N, length)
+        if imaginary is None:
+            return (c[..., None] * wave).sum(1)
+        angle = imaginary[1][..., None] * l
+        return (wave * (c[..., None] * angle.cos() - imaginary[0][..., None] * angle.sin())).sum(1)
+    step = int(length**0.5) + 1  # any S is right
     coarse = torch.arange(0, max(length, 1), step, device=c.device).to(c.dtype)  # (length / S,)
     fine = torch.arange(step, device=c.device).to(c.dtype)  # (S,)
     left = torch.exp(coarse[:, None] * rate[:, None])  # (H, length / S, N)

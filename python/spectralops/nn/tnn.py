@@ -132,6 +132,8 @@ class TNO(nn.Module):
             return t.transpose(1, 2).flatten(2)
 
         reverse = {} if back is None or n == 1 else {"k_rev": back, "rev_offset": 1}
+        if gate is not None and gate.shape != x.shape:
+            raise ValueError(f"gate must be shaped as x, {tuple(x.shape)}; got {tuple(gate.shape)}")
         gate = None if gate is None else joined(gate)
         y = fft_conv(joined(x), ahead, gate_out=gate, layout="blh", backend=chosen(self.backend), **reverse)
         return y.unflatten(2, (self.h, self.dim)).transpose(1, 2)

@@ -27,7 +27,7 @@ from torch.autograd import Function
 from . import fft_conv_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .fft_conv_check import Arguments, normalise
+from .fft_conv_check import Arguments, check_rows, normalise
 from .fft_conv_reference import Call, compute_dtype, new_like_u, new_like_y
 from .kernel_spectrum import KernelSpectrum
 
@@ -42,10 +42,11 @@ def _contiguous(t: Tensor | None) -> Tensor | None:
 @implement("fft_conv")
 def conv(u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, lag0, grid, activation, precision, blh, length, backend=None):
     """-> y (B, F, H, L)."""
+    check_rows(length, u.shape[-1], cu_seqlens)
     if u.numel() == 0:
         return new_like_y(u, kernel.shape[1], blh)
     call = Call(lag0, grid, activation, precision, blh, length)
-    args = (u, kernel.contiguous(), _contiguous(skip), gate_in, gate_out, _contiguous(mask), cu_seqlens, call)
+    args = (u, kernel.contiguous(), _contiguous(skip), gate_in, gate_out, _contiguous(mask), _contiguous(cu_seqlens), call)
     return backends.select("fft_conv", backend, *args)(*args)
 
 
@@ -53,11 +54,12 @@ def conv(u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, lag0, grid, activ
 def conv_backward(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, kernel_shape, lag0, grid, activation, precision,
                   blh, length, needs, backend=None):  # fmt: skip
     """-> the gradients of GRADIENTS, empty where not needed."""
+    check_rows(length, grad.shape[-1], cu_seqlens)
     call = Call(lag0, grid, activation, precision, blh, length)
     if grad.numel() == 0:
         found = _zeros(grad, kernel_shape, mask, call, needs)
     else:
-        args = (grad, u, _contiguous(kernel), _contiguous(skip), gate_in, gate_out, _contiguous(mask), cu_seqlens,
+        args = (grad, u, _contiguous(kernel), _contiguous(skip), gate_in, gate_out, _contiguous(mask), _contiguous(cu_seqlens),
                 tuple(kernel_shape), call, tuple(needs))  # fmt: skip
         found = backends.select("fft_conv_backward", backend, *args)(*args)
     return tuple(grad.new_empty(0) if t is None else t for t in found)
@@ -86,13 +88,17 @@ def _batched(op, name: str):
     def rule(info, in_dims, *args):
         dims = tuple(in_dims) + (None,) * (len(args) - len(in_dims))
         batched = [i for i, (a, d) in enumerate(zip(args, dims)) if isinstance(a, Tensor) and d is not None]
-        if name == "fft_conv" and args[6] is None and args[1].shape[0] == 1 and all(i in _ROWS[name] for i in batched):
+        if name == "fft_conv" and info.batch_size and args[6] is None and args[1].shape[0] == 1 and all(i in _ROWS[name] for i in batched):
             merged = list(args)
             for i in _ROWS[name]:
                 if args[i] is not None:
                     t = args[i].movedim(dims[i], 0) if i in batched else args[i].expand(info.batch_size, *args[i].shape)
                     merged[i] = t.flatten(0, 1)
-            return op(*merged).unflatten(0, (info.batch_size, -1)), 0
+            return op(*merged).unflatten(0, (info.batch_size, merged[0].shape[0] // info.batch_size)), 0
+        if info.batch_size == 0:  # what one would give, none of it
+            one = op(*(a.new_ones(a.movedim(dims[i], 0).shape[1:]) if i in batched else a for i, a in enumerate(args)))
+            none = [t.new_empty(0, *t.shape) for t in ((one,) if isinstance(one, Tensor) else one)]
+            return (none[0], 0) if isinstance(one, Tensor) else (tuple(none), (0,) * len(none))
         each = [op(*(a.select(dims[i], j) if i in batched else a for i, a in enumerate(args))) for j in range(info.batch_size)]
         if isinstance(each[0], Tensor):
             return torch.stack(each), 0
@@ -263,6 +269,8 @@ for _f in (_Conv, _Adjoint, _KernelGradient, _FFTConv, _FFTConvBackward):
 
 def _run(a: Arguments, backend: str | None) -> Tensor:
     """y (B, F, H, L)."""
+    if backend is not None and backend not in backends.NAMES:
+        raise ValueError(f"backend must be None or one of {', '.join(map(repr, backends.NAMES))}; got {backend!r}")
     tensors = (a.u, a.kernel, a.skip, a.gate_in, a.gate_out, a.mask, a.cu_seqlens)
     if a.u.numel() > 0 and (backend == "reference" or traced_transform(backend)):
         return spec.forward(*tensors, a.call)
@@ -271,6 +279,8 @@ def _run(a: Arguments, backend: str | None) -> Tensor:
         return conv(*tensors, *static)
     if torch._C._are_functorch_transforms_active():
         return _composed(*tensors, static)
+    if torch.compiler.is_compiling():  # Dynamo takes no tensor twice
+        tensors = [t if t is None or all(t is not s for s in tensors[:i]) else t.view_as(t) for i, t in enumerate(tensors)]
     return _FFTConv.apply(*tensors, static)
 
 
@@ -301,12 +311,14 @@ def fft_conv(
         u: (..., H, L), or (..., L, H) with layout "blh"; float16, bfloat16, float32 or float64. Any strides, any L, empty allowed.
         k: (H, K); (G, K), each row shared by a contiguous block of H / G channels; (B, H, K) or (B, G, K), one per sample; with
             `multi` (F, H, K) or (B, F, H, K), several filters a channel. Any K. Or a KernelSpectrum.
-        skip: D, (H,); with multi also (F, H). gate_in, gate_out: g_i, g_o, broadcast to u's shape (gate_out: the result's).
+        skip: D, (H,); with multi also (F, H). gate_in, gate_out: g_i, g_o, broadcast to u's shape. With multi a gate_out of one
+            dimension more than u is broadcast to the result's shape, and one of u's dimensions serves every filter.
         k_rev: anticausal taps, shaped as k, added as sum_j k_rev[j] v[t + j + rev_offset]; rev_offset 0 shares lag 0 with k, 1
             begins at lag -1, as S4's and flash-fft-conv's padded form do. Modes "causal" and "circular".
         mode: "causal": lags of L or more have no effect and are no error. "same": y_t = full[t + K // 2], also for even K.
             "circular": indices modulo L, taps beyond L wrap around. "toeplitz": k has 2 L - 1 lags, lag 0 in the middle.
-        activation: None, "silu" or "gelu" (erf form). mask: m, (B, H) or broadcast to it: one factor a row, a dropout mask.
+        activation: None, "silu" or "gelu" (erf form). mask: m, (B, H) or broadcast to it ((.., H) with u's leading
+            dimensions): one factor a row, a dropout mask.
         precision: "highest", or "high", which lets a GPU use one-pass tf32 for float32 data. A CPU ignores it.
         multi: k has a dimension of filters before its channels; so has the result: (..., F, H, L), or (..., L, F, H) for "blh".
         cu_seqlens: (R + 1,) int, rising from 0 to L: u has a batch of 1 and holds R sequences one after the other; mask and a
@@ -320,7 +332,8 @@ def fft_conv(
 
     Derivatives: every order, in u, k, k_rev, skip, gate_in, gate_out and mask. Backward recomputes: saved are u, the kernel, the
         gates, skip and mask. Kernel gradients are summed over the batch in float32 in a fixed order; two runs are equal
-        bit for bit. Under torch.func gates and activation are separate operations.
+        bit for bit. Under torch.func gates and activation are separate operations; forward mode (jvp, jacfwd, torch.func.hessian)
+        takes backend="reference", jacrev of jacrev any.
     Autocast: none; u is used in the dtype it has, gates of a wider dtype widen the arithmetic and not the result.
 
     Raises:

@@ -118,11 +118,12 @@ def fft_conv2d(u: Tensor, k: Tensor, *, skip: Tensor | None = None, mode: str = 
     dtype = compute_dtype(u)
     ky, kx = k.shape[1:]
     size = (height + ky - 1, width + kx - 1) if mode == "full" else (height, width)
-    x, k = u.reshape(-1, channels, height, width) if u.dim() != 4 else u, k.to(dtype)
+    k = k.to(dtype)
     if u.numel() == 0:  # nothing but zeros, which gradients reach all the same
         zero = u.sum() + k[:0].sum().to(u.dtype)
         zero = zero if skip is None else zero + skip[:0].sum().to(u.dtype)
         return zero.expand(*u.shape[:-2], *size).clone(memory_format=torch.contiguous_format)
+    x = u.reshape(-1, channels, height, width) if u.dim() != 4 else u
     skip = None if skip is None else skip.to(dtype)
     if mode == "circular":
         k = _fold(_fold(k, height, 1), width, 2)

@@ -43,6 +43,16 @@ def kernel_shape(name: str, k: Tensor, rows: int, channels: int, multi: bool) ->
     return k
 
 
+def same_groups(k: Tensor, k_rev: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (S, F, G, K) on the finer groups of the two."""
+    if k.shape[1] != k_rev.shape[1]:
+        raise ValueError(f"k has {k.shape[1]} filters, k_rev {k_rev.shape[1]}")
+    fine, coarse = max(k.shape[2], k_rev.shape[2]), min(k.shape[2], k_rev.shape[2])
+    if fine % coarse:
+        raise ValueError(f"k has {k.shape[2]} groups, k_rev {k_rev.shape[2]}: one must divide the other")
+    return tuple(t if t.shape[2] == fine else t.repeat_interleave(fine // coarse, 2) for t in (k, k_rev))
+
+
 def _gate(name: str, gate: Tensor | None, u: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     if gate is None:
         return None
@@ -55,6 +65,15 @@ def _gate(name: str, gate: Tensor | None, u: Tensor, shape: tuple[int, ...]) -> 
         except RuntimeError:
             raise ValueError(f"{name} must have u's shape {shape}, or broadcast to it; got {_check.shape(gate)}") from None
     return gate
+
+
+def _gate_out(gate: Tensor | None, u: Tensor, shape: tuple[int, ...], multi: bool, blh: bool) -> Tensor | None:
+    """Of the result's shape; of several filters one gate with u's dimensions serves all."""
+    if gate is not None and multi:
+        _check.tensor("gate_out", gate)
+        if gate.dim() <= u.dim():
+            gate = _gate("gate_out", gate, u, tuple(u.shape)).unsqueeze(-2 if blh else -3)
+    return _gate("gate_out", gate, u, shape)
 
 
 def sequences(cu_seqlens: object, max_seqlen: int | None, u: Tensor, total: int) -> tuple[Tensor, int]:
@@ -77,8 +96,25 @@ def sequences(cu_seqlens: object, max_seqlen: int | None, u: Tensor, total: int)
             raise ValueError(f"cu_seqlens must rise from 0 to the length of u, {total}; got {ends[:6]} .. {ends[-1]}")
         if max_seqlen is not None and max_seqlen < max(lengths):
             raise ValueError(f"max_seqlen is {max_seqlen}, the longest sequence of cu_seqlens {max(lengths)}")
-        return cu_seqlens.long(), max(lengths)
-    return cu_seqlens.long(), min(max_seqlen, total)
+        return cu_seqlens.long().contiguous(), max(lengths)
+    return cu_seqlens.long().contiguous(), min(max_seqlen, total)
+
+
+def check_rows(length: int, total: int, cu_seqlens: Tensor | None) -> None:
+    """What kernels trust, once more where a call is run: a trace or a compiled graph may bring other sizes than were checked.
+
+    On a GPU cu_seqlens is not read, and trusted.
+    """
+    if cu_seqlens is None:
+        if length != total:
+            raise ValueError(f"the call was made for rows of {length}; u has rows of {total}")
+    elif cu_seqlens.device.type == "cpu":
+        ends = cu_seqlens.tolist()
+        longest = max(b - a for a, b in zip(ends, ends[1:]))
+        if ends[0] != 0 or ends[-1] != total or any(a > b for a, b in zip(ends, ends[1:])):
+            raise ValueError(f"cu_seqlens must rise from 0 to the length of u, {total}; got {ends[:6]} .. {ends[-1]}")
+        if longest > length:
+            raise ValueError(f"max_seqlen is {length}, the longest sequence of cu_seqlens {longest}")
 
 
 def _rows(t: Tensor, rank: int) -> Tensor:
@@ -103,9 +139,7 @@ def normalise(u, k, skip, gate_in, gate_out, k_rev, mode, activation, mask, layo
     filters = _filters(k, multi)
     shape = tuple(u.shape) if not multi else (*u.shape[:-1], filters, u.shape[-1]) if blh else (*u.shape[:-2], filters, *u.shape[-2:])
     gate_in = _gate("gate_in", gate_in, u, tuple(u.shape))
-    if multi and gate_out is not None and gate_out.dim() == u.dim() and tuple(gate_out.shape) == tuple(u.shape):
-        gate_out = gate_out.unsqueeze(-2 if blh else -3)  # one gate for every filter
-    gate_out = _gate("gate_out", gate_out, u, shape)
+    gate_out = _gate_out(gate_out, u, shape, multi, blh)
 
     def logical(t: Tensor | None, several: bool) -> Tensor | None:
         if t is None:
@@ -118,18 +152,20 @@ def normalise(u, k, skip, gate_in, gate_out, k_rev, mode, activation, mask, layo
 
     x, g_in, g_out = logical(u, False), logical(gate_in, False), logical(gate_out, True)
     (rows, channels, total), length = x.shape, x.shape[-1]
+    leading = tuple(u.shape[:-2])
     if cu_seqlens is not None:
         if rows != 1:
             raise ValueError(f"with cu_seqlens u must have a batch of 1, all sequences joined; got {_check.shape(u)}")
         cu_seqlens, length = sequences(cu_seqlens, max_seqlen, u, total)
         rows = cu_seqlens.numel() - 1
+        leading = (rows,)
     elif max_seqlen is not None:
         raise ValueError("max_seqlen is for cu_seqlens, which was not given")
     kernel, lag0, grid = _kernel(k, k_rev, mode, rev_offset, u, rows, channels, length, multi, cu_seqlens)
     g_in, g_out, x = _one_dtype(x, g_in, g_out)
     call = Call(lag0, grid, activation or "identity", precision, blh, length)
     return Arguments(
-        x, kernel, _skip(skip, u, filters, channels, multi), g_in, g_out, _mask(mask, u, rows, channels), cu_seqlens, call
+        x, kernel, _skip(skip, u, filters, channels, multi), g_in, g_out, _mask(mask, u, rows, channels, leading), cu_seqlens, call
     )
 
 
@@ -174,15 +210,10 @@ def _kernel(k, k_rev, mode, rev_offset, u, rows, channels, length, multi, cu_seq
         raise ValueError("rev_offset says where k_rev begins, which was not given")
     k = kernel_shape("k", k, rows, channels, multi)
     k_rev = None if k_rev is None else kernel_shape("k_rev", k_rev, rows, channels, multi)
-    if k_rev is not None and k.shape[1] != k_rev.shape[1]:
-        raise ValueError(f"k has {k.shape[1]} filters, k_rev {k_rev.shape[1]}")
-    if k_rev is not None and max(k.shape[2], k_rev.shape[2]) % min(k.shape[2], k_rev.shape[2]):
-        raise ValueError(f"k has {k.shape[2]} groups, k_rev {k_rev.shape[2]}: one must divide the other")
+    if k_rev is not None:
+        k, k_rev = same_groups(k, k_rev)
     if mode == "toeplitz" and length and k.shape[-1] != 2 * length - 1:
         raise ValueError(f"mode 'toeplitz' takes k of 2 L - 1 = {2 * length - 1} lags; got {k.shape[-1]}")
-    if k_rev is not None and k.shape[2] != k_rev.shape[2]:  # both on the finer groups
-        groups = max(k.shape[2], k_rev.shape[2])
-        k, k_rev = (t.repeat_interleave(groups // t.shape[2], 2) for t in (k, k_rev))
     dtype = compute_dtype(u)
     kernel, lag0 = taps(_in(k, dtype), _in(k_rev, dtype), mode, max(length, 1), rev_offset)
     return kernel, lag0, 0
@@ -201,14 +232,17 @@ def _skip(skip, u, filters: int, channels: int, multi: bool) -> Tensor | None:
     return _in(skip, compute_dtype(u)).expand(filters, channels)
 
 
-def _mask(mask, u, rows: int, channels: int) -> Tensor | None:
-    """(B, H), one factor for a whole row (a dropout mask); leading dimensions as u's."""
+def _mask(mask, u, rows: int, channels: int, leading: tuple[int, ...]) -> Tensor | None:
+    """(B, H), one factor for a whole row (a dropout mask); leading dimensions as u's, or the sequences of cu_seqlens."""
     if mask is None:
         return None
     _check.tensor("mask", mask, (*_check.FLOATS, torch.bool))
     _check.coefficients_dtype("mask", mask, "u", u)
     _check.same_device("u", u, mask=mask)
-    flat = mask if mask.dim() == 2 else mask[None] if mask.dim() == 1 else mask.flatten(0, -2) if mask.dim() > 2 else mask[None, None]
-    if flat.shape[-1] not in (1, channels) or flat.shape[0] not in (1, rows):
-        raise ValueError(f"mask must have shape (B, H) = {(rows, channels)}; got {_check.shape(mask)}")
-    return _in(flat, compute_dtype(u)).expand(rows, channels)
+    shape = (*leading, channels)
+    try:
+        mask = mask.expand(shape)
+    except RuntimeError:
+        what = "(B, H)" if len(shape) == 2 else "(.., H)"
+        raise ValueError(f"mask must have shape {what} = {shape}, or broadcast to it; got {_check.shape(mask)}") from None
+    return _in(mask, compute_dtype(u)).reshape(rows, channels)

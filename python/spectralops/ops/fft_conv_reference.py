@@ -55,6 +55,11 @@ def fast_length(minimum: int) -> int:
     return min(m << max(0, (-(-max(minimum, 16) // m) - 1).bit_length()) for m in (1, 3, 5))
 
 
+def plain_length(minimum: int) -> int:
+    """Of the plain formula: a fast one, or, where a size that is not yet known is being traced, one that is even whatever it is."""
+    return fast_length(minimum) if type(minimum) is int and not torch.jit.is_tracing() else 2 * minimum
+
+
 def linear_length(length: int, size: int, lag0: int) -> int:
     """Period from which on a circular convolution of a row of `length` with `size` taps is the linear one."""
     return length + max(lag0, size - 1 - lag0)
@@ -108,7 +113,7 @@ class _Transform:
 
     def __init__(self, kernel_shape, call: Call, length: int):
         self.shape, self.grid, self.lag0, self.length = tuple(kernel_shape), call.grid, call.lag0, length
-        self.n = 2 * call.grid or fast_length(linear_length(length, self.shape[3], call.lag0))
+        self.n = 2 * call.grid or plain_length(linear_length(length, self.shape[3], call.lag0))
 
     def row(self, x: Tensor) -> Tensor:
         """(B, [F,] H, L) -> spectra (B, F or 1, G, H / G, bins)."""

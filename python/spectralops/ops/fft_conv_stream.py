@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from .. import _check
 from .fft_conv import fft_conv
-from .fft_conv_check import ACTIVATIONS, _gate, _mask, _skip, kernel_shape
+from .fft_conv_check import ACTIVATIONS, _gate, _gate_out, _mask, _skip, kernel_shape
 from .fft_conv_reference import _act, compute_dtype
 
 DIRECT = 32  # W: below it a matrix of W x W a channel costs less than a launch
@@ -254,7 +254,7 @@ def fft_conv_state(
     rows = math.prod(batch)
     taps = kernel_shape("k", k, rows, channels, multi)[..., :max_length].to(dtype)
     skip = _skip(skip, like, taps.shape[1], channels, multi)
-    mask = _mask(mask, like, rows, channels)
+    mask = _mask(mask, like, rows, channels, batch)
     own = lambda t: None if t is None else t.detach().clone(memory_format=torch.contiguous_format)  # noqa: E731
     return FFTConvState(_Kernel(own(taps), backend), batch, channels, max_length, own(skip), activation or "identity", own(mask),
                         bool(multi), layout)  # fmt: skip
@@ -280,7 +280,8 @@ def fft_conv_step(
 
     Derivatives: none; under grad mode an argument that requires one is refused (train with fft_conv, decode under
         torch.no_grad()).
-    NaN or infinity makes its row NaN from the beginning of its block, or later, until the kernel has passed.
+    NaN or infinity makes its row NaN from the beginning of its block, or later, until the kernel has passed and the ring of
+        the state, at least K - 1 steps and a power of two, has turned.
 
     Raises: TypeError, ValueError (shapes, dtypes, devices, a stream longer than max_length), RuntimeError (a
         gradient is wanted).
@@ -305,9 +306,7 @@ def fft_conv_step(
     if multi:
         shape = (*shape[:-1], filters, shape[-1]) if blh else (*shape[:-2], filters, *shape[-2:])
     gate_in = _gate("gate_in", gate_in, u, tuple(u.shape))
-    if multi and gate_out is not None and tuple(gate_out.shape) == tuple(u.shape):
-        gate_out = gate_out.unsqueeze(-2 if blh else -3)  # one gate for every filter
-    gate_out = _gate("gate_out", gate_out, u, shape)
+    gate_out = _gate_out(gate_out, u, shape, multi, blh)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (u, gate_in, gate_out)):
         raise RuntimeError("fft_conv_step has no derivative: call it under torch.no_grad(), and train with fft_conv")
     with torch.no_grad():

@@ -121,6 +121,8 @@ def rational_taps(a: Tensor, b: Tensor, length: int, *, h0: Tensor | None = None
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in given.values()) else torch.float32
     denominator = torch.cat([torch.ones_like(a[:, :1]), a], 1).to(dtype)
     numerator = torch.cat([torch.zeros_like(b[:, :1]), b], 1).to(dtype)
+    if a.shape[0] == 0:
+        return denominator.new_zeros(0, length)
     k = torch.fft.irfft(torch.fft.rfft(numerator, length) / torch.fft.rfft(denominator, length), length)
     if h0 is None:
         return k

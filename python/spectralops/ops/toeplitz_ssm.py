@@ -132,7 +132,8 @@ def toeplitz_to_ssm(k: Tensor, rank: int | None = None, *, decay: float = 1.0, d
     j = torch.arange(n, device=k.device, dtype=torch.float64)
     s = torch.arange(modes, device=k.device, dtype=torch.float64)
     twice = 2 - ((s == 0) | (2 * s == n)).double()  # a mode and its conjugate
-    c = torch.fft.rfft(k.double() * decay**-j) / n  # (H, modes)
+    scaled = k.double() * decay**-j
+    c = torch.fft.rfft(scaled) / n if len(k) else torch.complex(scaled, scaled)[:, :modes]  # (H, modes)
     poles = torch.view_as_real(torch.polar(torch.full_like(s, decay), s * (2 * math.pi / n)))
     energy = (twice * torch.view_as_real(c).square().sum(-1)).detach()
     error = torch.zeros_like(energy[:, 0])
