@@ -1,4 +1,5 @@
-"""One rank of the sequence-parallel tests: python distributed_fft_conv.py RANK RANKS FILE runs every case and checks it against one process."""
+"""One rank of the sequence-parallel tests: `python distributed_fft_conv.py RANK RANKS FILE` runs every case and checks it
+against one process."""
 
 import sys
 

@@ -52,7 +52,8 @@ class Problem:
         if blh:
             u, gate_in = (t.mT.contiguous().mT for t in (u, gate_in))
             gate_out, grad = (t.movedim(-1, 1).contiguous().movedim(1, -1) for t in (gate_out, grad))
-        made = {"skip": randn(F, H, generator=g).to(c), "gate_in": gate_in, "gate_out": gate_out, "mask": randn(rows, H, generator=g).to(c)}
+        skip, mask = randn(F, H, generator=g).to(c), randn(rows, H, generator=g).to(c)
+        made = {"skip": skip, "gate_in": gate_in, "gate_out": gate_out, "mask": mask}
         self.tensors = [u, kernel, *(made[n] if n in extras else None for n in made), None if cu is None else torch.tensor(cu)]
         self.grad, self.shape = grad, tuple(kernel.shape[:4])
         self.call = Call(0 if grid else lag0, grid, act, "highest", blh, L)
@@ -140,7 +141,8 @@ def test_every_set_of_extras():
     "settings",
     [
         {"H": 6, "G": 2}, {"H": 6, "G": 1}, {"H": 12, "G": 6, "F": 2}, {"samples": True}, {"H": 6, "G": 2, "samples": True}, {"F": 3},
-        {"F": 3, "G": 1, "act": "gelu"}, {"F": 2, "samples": True}, {"B": 1, "H": 1, "draws": 30}, {"B": 9, "H": 1, "draws": 12}, {"B": 3, "H": 70, "draws": 2},
+        {"F": 3, "G": 1, "act": "gelu"}, {"F": 2, "samples": True}, {"B": 1, "H": 1, "draws": 30}, {"B": 9, "H": 1, "draws": 12},
+        {"B": 3, "H": 70, "draws": 2},
     ],
     ids=str,
 )  # fmt: skip
@@ -203,7 +205,8 @@ def test_stride_zero():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"B": 5, "H": 3, "L": 900}, {"B": 5, "H": 3, "L": 9000, "K": 40}, {"B": 3, "H": 40, "L": 300, "blh": True}, {"B": 40, "H": 2, "G": 1, "L": 500, "F": 2}],
+    [{"B": 5, "H": 3, "L": 900}, {"B": 5, "H": 3, "L": 9000, "K": 40}, {"B": 3, "H": 40, "L": 300, "blh": True},
+     {"B": 40, "H": 2, "G": 1, "L": 500, "F": 2}],
     ids=str,
 )
 def test_threads_do_not_matter(settings):
@@ -258,7 +261,8 @@ def test_small_halves():
 
 @pytest.mark.parametrize("blh", [False, True])
 def test_nothing_unwritten_and_nothing_beyond(blh):
-    for settings in ({"L": 77}, {"L": 5000, "K": 50}, {"L": 300, "F": 2, "act": "gelu"}, {"L": 60, "cu": [0, 0, 60, 100]}, {"L": 20, "grid": 40}):
+    packed, spectrum = {"L": 60, "cu": [0, 0, 60, 100]}, {"L": 20, "grid": 40}
+    for settings in ({"L": 77}, {"L": 5000, "K": 50}, {"L": 300, "F": 2, "act": "gelu"}, packed, spectrum):
         p = Problem(blh=blh, **settings)
         expected = p.run(CPU)
         with poison(), guard_bands():

@@ -88,7 +88,8 @@ def _batched(op, name: str):
     def rule(info, in_dims, *args):
         dims = tuple(in_dims) + (None,) * (len(args) - len(in_dims))
         batched = [i for i, (a, d) in enumerate(zip(args, dims)) if isinstance(a, Tensor) and d is not None]
-        if name == "fft_conv" and info.batch_size and args[6] is None and args[1].shape[0] == 1 and all(i in _ROWS[name] for i in batched):
+        rows_alone = name == "fft_conv" and args[6] is None and args[1].shape[0] == 1 and all(i in _ROWS[name] for i in batched)
+        if rows_alone and info.batch_size:
             merged = list(args)
             for i in _ROWS[name]:
                 if args[i] is not None:

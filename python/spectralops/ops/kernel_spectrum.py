@@ -47,7 +47,8 @@ class KernelSpectrum:
                 raise ValueError(f"k_rev is for the modes 'causal' and 'circular'; got mode={mode!r}")
             k_rev = self._four(k_rev, "k_rev", multi)
             if k_rev.shape[:-1] != k.shape[:-1]:
-                raise ValueError(f"k and k_rev must have the same samples, filters and groups; got {_check.shape(k)}, {_check.shape(k_rev)}")
+                got = f"{_check.shape(k)}, {_check.shape(k_rev)}"
+                raise ValueError(f"k and k_rev must have the same samples, filters and groups; got {got}")
         if mode == "toeplitz" and k.shape[-1] != 2 * length - 1:
             raise ValueError(f"mode 'toeplitz' takes k of 2 length - 1 = {2 * length - 1} lags; got {k.shape[-1]}")
         kernel, lag0 = taps(k, k_rev, mode, length, rev_offset)
@@ -66,7 +67,8 @@ class KernelSpectrum:
 
     @classmethod
     def from_rational(cls, a: Tensor, b: Tensor, length: int, *, h0: Tensor | None = None) -> KernelSpectrum:
-        r"""The kernel of a rational transfer function, :math:`H(z) = h_0 + \frac{b_1 z^{-1} + .. + b_n z^{-n}}{1 + a_1 z^{-1} + .. + a_n z^{-n}}`.
+        r"""The kernel of a rational transfer function,
+        :math:`H(z) = h_0 + \frac{b_1 z^{-1} + .. + b_n z^{-n}}{1 + a_1 z^{-1} + .. + a_n z^{-n}}`.
 
         a, b: (H, n), as RTF stores them. As RTF evaluates it, on the `length` roots of unity, which gives the impulse response
         folded with that period, then its first `length` taps: where the response has died away by `length` that is the impulse

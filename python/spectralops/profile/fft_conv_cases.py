@@ -1,4 +1,4 @@
-"""Long convolutions in the registry. The baseline is the rfft chain a good user writes, with real transforms of 2 L and gates around it.
+"""Long convolutions in the registry. The baseline is the rfft chain a good user writes, real transforms of 2 L, gates around it.
 
 The floor moves the fewest bytes: u and both gates read, the result written; backward the incoming gradient, u and the gates read, three
 gradients written.
