@@ -21,9 +21,9 @@ SOURCES := $(shell find csrc CMakeLists.txt setup.py pyproject.toml -type f -not
 demo: $(VENV)/demo.stamp
 	$(PY) -m spectralops.demo
 
-# The tests of replace and of the demo run on the real packages too.
+# The tests of replace and of the demo run on the real packages too. Two workers share the cores: threads that wait must not spin.
 test: $(VENV)/test.stamp $(VENV)/demo.stamp
-	$(PY) -m pytest -q -m "not gpu" -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(PY) -m pytest -q -m "not gpu" -n 2 --dist loadfile
 
 wheel: $(VENV)/build.stamp
 	rm -rf build/lib* build/bdist*

@@ -47,7 +47,7 @@ torch.manual_seed(0)
 for kw in ({"activation": "silu"}, {"mode": "same", "layout": "blh"}):
     tally = testing.Tally()
     shape = (2, 40, 4) if "layout" in kw else (2, 4, 40)
-    for draw in range(6):  # the gradient of skip is four numbers
+    for draw in range(4):  # the gradient of skip is four numbers
         tensors = [torch.randn(s) for s in (shape, (2, 40), (4,), shape, shape)]
         exact = derivatives([t.double() for t in tensors], "reference", **kw)
         for i, each in enumerate(zip(derivatives(tensors, "triton", **kw), derivatives(tensors, "reference", **kw), exact)):

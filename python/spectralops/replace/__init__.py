@@ -19,32 +19,21 @@ from types import MethodType
 import torch
 from torch import nn
 
-from .cheby_kan import ChebyKAN
-from .compressed_tensors import CompressedTensorsHadamard
-from .efficient_kan import EfficientKAN
-from .fast_kan import FastKAN
-from .faster_kan import FasterKAN
-from .fla import FLAImplicitLongConvolution, FLALongConvolution
-from .flash_fft_conv import FlashFFTConv
-from .fourier_kan import FourierKAN
-from .hyena import Hyena
-from .kat_rational import KATRational
 from .matcher import Matcher, Plan, Refused, check_instance, class_name, compiled_paths, is_ours, select
-from .pykan import Pykan, PykanLayer
-from .rational_activations import RationalActivations
 from .report import ALREADY, FAILED, REPLACED, SKIPPED, WOULD, Report, Row
-from .s4 import S4DMinimal, S4FFTConv
 from .verify import random_inputs, trimmed
 from .verify import verify as _verify
-from .wav_kan import WavKAN
 
 __all__ = ["MATCHERS", "Matcher", "Plan", "Refused", "Report", "Row", "replace", "restore"]
 
-MATCHERS: list[Matcher] = [
-    RationalActivations(), KATRational(), CompressedTensorsHadamard(), Pykan(), PykanLayer(), EfficientKAN(), FastKAN(),
-    FasterKAN(), ChebyKAN(), FourierKAN(), WavKAN(), FLALongConvolution(), FLAImplicitLongConvolution(), S4DMinimal(),
-    S4FFTConv(), Hyena(), FlashFFTConv(),
-]  # fmt: skip
+
+def __getattr__(name: str):
+    """MATCHERS, of every package, when it is first asked for: importing spectralops reads none of their files."""
+    if name != "MATCHERS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .registry import MATCHERS
+
+    return globals().setdefault("MATCHERS", MATCHERS)
 
 
 @dataclass
@@ -101,7 +90,7 @@ def replace(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    matchers = select(MATCHERS, ops)
+    matchers = select(globals().get("MATCHERS") or __getattr__("MATCHERS"), ops)
     rows, candidates = _find(model, matchers, allow_hooks)
     planned = [c for c in candidates if c.plan is not None]
     if example is not None:
