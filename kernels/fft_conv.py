@@ -18,6 +18,7 @@ from .common import cdiv, launch, load
 from .fft_conv_dft import back, bins, places, product_of, stretch, transform
 from .fft_conv_tiles import ACTIVATIONS, rows_of, strides, tap, wide, write
 
+
 @triton.jit(do_not_specialize=["size", "lag0"])
 def spectrum_kernel(
     p_k, p_w, p_q, groups, size, lag0,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _check
 from ..ops.fft_conv import fft_conv as local_fft_conv
-from ..ops.fft_conv_check import ACTIVATIONS, _gate, _gate_out, _mask, _skip, kernel_shape, same_groups
+from ..ops.fft_conv_check import ACTIVATIONS, _gate, _gate_out, _mask, _skip, kernels
 from ..ops.fft_conv_reference import _act, compute_dtype
 from ..ops.fft_conv_taps import MODES, taps
 from .comm import Halo, Plan, ToChannels, ToTime, split_evenly
@@ -136,7 +136,9 @@ def fft_conv(
     batch, channels, length = u.shape if not blh else (u.shape[0], u.shape[2], u.shape[1])
     plan = _plan(group, channels, length, lengths)
     dtype, total = compute_dtype(u), sum(plan.lengths)
-    k, k_rev = _kernels(k, k_rev, mode, rev_offset, u, batch, channels, total, multi)
+    if _check.integer("rev_offset", rev_offset) not in (0, 1):
+        raise ValueError(f"rev_offset must be 0 (k_rev shares lag 0) or 1 (it begins at lag -1); got {rev_offset}")
+    k, k_rev = kernels(k, k_rev, mode, rev_offset, u, batch, channels, total, multi)
     filters = k.shape[1]
     shape = tuple(u.shape) if not multi else (batch, length, filters, channels) if blh else (batch, filters, channels, length)
     gate_in = _gate("gate_in", gate_in, u, tuple(u.shape))
@@ -168,27 +170,6 @@ def _masked(y: Tensor, mask: Tensor, multi: bool, blh: bool) -> Tensor:
     """y (B, [F,] H, l), or (B, l, [F,] H), times mask (B, H)."""
     factor = mask[:, None] if multi else mask  # (B, [1,] H)
     return y * (factor[:, None] if blh else factor[..., None])
-
-
-def _kernels(k, k_rev, mode, rev_offset, u, batch, channels, total, multi) -> tuple[Tensor, Tensor | None]:
-    """Both kernels (S, F, G, K), on the same groups."""
-    for name, value in (("k", k), ("k_rev", k_rev)):
-        if value is not None:
-            _check.tensor(name, value)
-            _check.coefficients_dtype(name, value, "u", u)
-            _check.same_device("u", u, **{name: value})
-    if _check.integer("rev_offset", rev_offset) not in (0, 1):
-        raise ValueError(f"rev_offset must be 0 (k_rev shares lag 0) or 1 (it begins at lag -1); got {rev_offset}")
-    if k_rev is not None and mode not in ("causal", "circular"):
-        raise ValueError(f"k_rev is for the modes 'causal' and 'circular'; got mode={mode!r}")
-    if rev_offset and k_rev is None:
-        raise ValueError("rev_offset says where k_rev begins, which was not given")
-    k = kernel_shape("k", k, batch, channels, multi)
-    if mode == "toeplitz" and k.shape[-1] != 2 * total - 1:
-        raise ValueError(f"mode 'toeplitz' takes k of 2 L - 1 = {2 * total - 1} lags; got {k.shape[-1]}")
-    if k_rev is None:
-        return k, None
-    return same_groups(k, kernel_shape("k_rev", k_rev, batch, channels, multi))
 
 
 def _halo_kernel(k, k_rev, mode, rev_offset, plan: Plan, method: str) -> tuple[Tensor, int] | None:

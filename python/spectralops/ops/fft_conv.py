@@ -361,7 +361,8 @@ def stu_conv(u: Tensor, filters: Tensor, *, layout: str = "blh", backend: str | 
     :math:`y^-_t = (-1)^t \sum_j f_j (-1)^{t-j} u_{t-j}`, which is u convolved with :math:`(-1)^j f_j`.
 
     u (..., L, H) (or (..., H, L) with layout "bhl"); filters (F, K), every one applied to every channel. Returns two tensors
-    (..., L, F, H) (or (..., F, H, L)). Everything else as in fft_conv, causal.
+    (..., L, F, H) (or (..., F, H, L)). Dtypes, errors, every derivative, determinism and what is saved are those of fft_conv in
+    mode "causal" with several filters.
 
     Source: N. Agarwal et al., Spectral State Space Models, 2023; Y. Liu et al., Flash STU, 2024.
     """

@@ -190,15 +190,8 @@ def _filters(k: object, multi: bool) -> int:
     return k.shape[-3] if multi and k.dim() >= 3 else 1
 
 
-def _kernel(k, k_rev, mode, rev_offset, u, rows, channels, length, multi, cu_seqlens) -> tuple[Tensor, int, int]:
-    """The kernel in the compute dtype, lag0, and its grid (0 for taps)."""
-    if cu_seqlens is not None and mode != "causal":
-        raise ValueError(f"cu_seqlens is for mode 'causal', whose kernel does not depend on the length; got mode={mode!r}")
-    if isinstance(k, KernelSpectrum):
-        if k_rev is not None or rev_offset:
-            raise ValueError("k_rev and rev_offset must be given to KernelSpectrum, which holds both directions")
-        k.check(mode, length, rows, channels, u)
-        return k.spectrum, 0, k.grid
+def kernels(k, k_rev, mode, rev_offset, u, rows, channels, length, multi) -> tuple[Tensor, Tensor | None]:
+    """Both kernels (S, F, G, K), on the same groups."""
     for name, value in (("k", k), ("k_rev", k_rev)):
         if value is not None:
             _check.tensor(name, value)
@@ -210,10 +203,21 @@ def _kernel(k, k_rev, mode, rev_offset, u, rows, channels, length, multi, cu_seq
         raise ValueError("rev_offset says where k_rev begins, which was not given")
     k = kernel_shape("k", k, rows, channels, multi)
     k_rev = None if k_rev is None else kernel_shape("k_rev", k_rev, rows, channels, multi)
-    if k_rev is not None:
-        k, k_rev = same_groups(k, k_rev)
     if mode == "toeplitz" and length and k.shape[-1] != 2 * length - 1:
         raise ValueError(f"mode 'toeplitz' takes k of 2 L - 1 = {2 * length - 1} lags; got {k.shape[-1]}")
+    return (k, None) if k_rev is None else same_groups(k, k_rev)
+
+
+def _kernel(k, k_rev, mode, rev_offset, u, rows, channels, length, multi, cu_seqlens) -> tuple[Tensor, int, int]:
+    """The kernel in the compute dtype, lag0, and its grid (0 for taps)."""
+    if cu_seqlens is not None and mode != "causal":
+        raise ValueError(f"cu_seqlens is for mode 'causal', whose kernel does not depend on the length; got mode={mode!r}")
+    if isinstance(k, KernelSpectrum):
+        if k_rev is not None or rev_offset:
+            raise ValueError("k_rev and rev_offset must be given to KernelSpectrum, which holds both directions")
+        k.check(mode, length, rows, channels, u)
+        return k.spectrum, 0, k.grid
+    k, k_rev = kernels(k, k_rev, mode, rev_offset, u, rows, channels, length, multi)
     dtype = compute_dtype(u)
     kernel, lag0 = taps(_in(k, dtype), _in(k_rev, dtype), mode, max(length, 1), rev_offset)
     return kernel, lag0, 0
