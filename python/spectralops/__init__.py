@@ -1,41 +1,68 @@
 """spectralops: fused CUDA, Triton and C++ kernels for spectral and basis operators, behind plain PyTorch functions.
 
-Importing loads neither triton nor the compiled core: a missing one is reported when it is asked for.
+Importing defines the operators that torch sees and nothing else: a function's file is read when its name is first used, triton
+and the compiled core when a call needs them, and what is missing is reported then.
 """
 
-from . import basis
+import importlib
+from typing import TYPE_CHECKING
+
+from . import _ops  # noqa: F401
 from .backends import explain
-from .ops.activations import cauchy, poly_relu, sine, snake, spder, square_wave, wire
-from .ops.fan import fan, fourier_features
-from .ops.fft_conv import fft_conv, stu_conv
-from .ops.fft_conv2d import fft_conv2d
-from .ops.fft_conv_stream import fft_conv_block, fft_conv_state, fft_conv_step
-from .ops.hadamard import hadamard_transform, srht
-from .ops.hadamard_quantize import hadamard_quantize
-from .ops.kan import kan_linear
-from .ops.kernel_spectrum import KernelSpectrum
-from .ops.mittag_leffler import mittag_leffler
-from .ops.poly_norm import poly_norm
-from .ops.rational import rational
-from .ops.toeplitz_ssm import toeplitz_to_ssm
-from .ops.wavelet import wavelet_linear
 from .replace import replace
 
 __version__ = "0.1.0"
+
+_HOMES = {  # file of ops/ -> the public names in it
+    "activations": ("snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire"),
+    "fan": ("fan", "fourier_features"),
+    "fft_conv": ("fft_conv", "stu_conv"),
+    "fft_conv2d": ("fft_conv2d",),
+    "fft_conv_stream": ("fft_conv_block", "fft_conv_state", "fft_conv_step"),
+    "hadamard": ("hadamard_transform", "srht"),
+    "hadamard_quantize": ("hadamard_quantize",),
+    "kan": ("kan_linear",),
+    "kernel_spectrum": ("KernelSpectrum",),
+    "mittag_leffler": ("mittag_leffler",),
+    "poly_norm": ("poly_norm",),
+    "rational": ("rational",),
+    "toeplitz_ssm": ("toeplitz_to_ssm",),
+    "wavelet": ("wavelet_linear",),
+}
+_HOME = {name: f".ops.{module}" for module, names in _HOMES.items() for name in names}
+_SUBMODULES = ("basis", "compat", "distributed", "kernels", "nn", "profile", "testing")
+
 OPS = (  # the names that explain and profile take
     "fft_conv", "fft_conv2d", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
 )  # fmt: skip
+__all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
-__all__ = [
-    *OPS, "KernelSpectrum", "fft_conv_block", "fft_conv_state", "fft_conv_step", "stu_conv", "toeplitz_to_ssm", "basis", "explain",
-    "replace", "nn", "testing", "distributed", "compat", "OPS",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from . import basis, compat, distributed, nn, testing  # noqa: F401
+    from .ops.activations import cauchy, poly_relu, sine, snake, spder, square_wave, wire  # noqa: F401
+    from .ops.fan import fan, fourier_features  # noqa: F401
+    from .ops.fft_conv import fft_conv, stu_conv  # noqa: F401
+    from .ops.fft_conv2d import fft_conv2d  # noqa: F401
+    from .ops.fft_conv_stream import fft_conv_block, fft_conv_state, fft_conv_step  # noqa: F401
+    from .ops.hadamard import hadamard_transform, srht  # noqa: F401
+    from .ops.hadamard_quantize import hadamard_quantize  # noqa: F401
+    from .ops.kan import kan_linear  # noqa: F401
+    from .ops.kernel_spectrum import KernelSpectrum  # noqa: F401
+    from .ops.mittag_leffler import mittag_leffler  # noqa: F401
+    from .ops.poly_norm import poly_norm  # noqa: F401
+    from .ops.rational import rational  # noqa: F401
+    from .ops.toeplitz_ssm import toeplitz_to_ssm  # noqa: F401
+    from .ops.wavelet import wavelet_linear  # noqa: F401
 
 
 def __getattr__(name: str):
-    if name in ("nn", "testing", "profile", "kernels", "distributed", "compat"):
-        import importlib
-
+    if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOME:
+        return globals().setdefault(name, getattr(importlib.import_module(_HOME[name], __name__), name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -1,19 +1,19 @@
 """Every operator that torch sees, once: its schema and its fake (the shapes and dtypes it returns).
 
-`ops/<op>.py` gives each one its implementation with `implement`. No complex tensor crosses these schemas;
+`ops/<op>.py` gives each one its implementation with `implement`, and is imported when its operator is first called: importing
+the package is quick, and a loaded graph finds what it needs. No complex tensor crosses these schemas;
 outputs are contiguous; `backend` is None for the automatic choice. Operators know nothing of autograd: the
 functions above them do (see `ops/`).
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import Callable
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-
-from .ops.fft_conv_reference import new_like_u, new_like_y
 
 _library = torch.library.Library("spectralops", "DEF")
 
@@ -26,10 +26,22 @@ FORMATS = {
 }
 
 
-def _define(schema: str):
-    """Define an operator and register the decorated function as its fake."""
+_implementations: dict[str, Callable] = {}
+_loaded: set[str] = set()
+
+
+def _define(module: str, schema: str):
+    """Define an operator implemented in ops/<module>.py and register the decorated function as its fake."""
     name = schema[: schema.index("(")]
     _library.define(schema)
+
+    def implementation(*args, **kwargs):
+        if module not in _loaded:  # noted once the whole module is there, for the sake of other threads
+            importlib.import_module(f"spectralops.ops.{module}")
+            _loaded.add(module)
+        return _implementations[name](*args, **kwargs)
+
+    _library.impl(name, implementation, "CompositeExplicitAutograd")
 
     def register(fake: Callable) -> Callable:
         torch.library.register_fake(f"spectralops::{name}", fake, lib=_library)
@@ -42,7 +54,7 @@ def implement(name: str) -> Callable:
     """Decorator: the implementation of an operator on every device; returns the operator, ready to be called."""
 
     def register(function: Callable):
-        _library.impl(name, function, "CompositeExplicitAutograd")
+        _implementations[name] = function
         return getattr(torch.ops.spectralops, name).default
 
     return register
@@ -83,12 +95,13 @@ def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.new_empty(t.shape) for t in tensors)
 
 
-@_define("rational_forward(Tensor x, Tensor numerator, Tensor denominator, int version, str? backend=None) -> Tensor")
+@_define("rational", "rational_forward(Tensor x, Tensor numerator, Tensor denominator, int version, str? backend=None) -> Tensor")
 def _(x, numerator, denominator, version, backend=None):
     return x.new_empty(x.shape)
 
 
 @_define(
+    "rational",
     "rational_backward(Tensor grad, Tensor x, Tensor numerator, Tensor denominator, int version, int sign_at_zero,"
     " str? backend=None) -> (Tensor, Tensor, Tensor)"
 )
@@ -97,14 +110,16 @@ def _(grad, x, numerator, denominator, version, sign_at_zero, backend=None):
 
 
 @_define(
-    "rational_double_backward(Tensor ggx, Tensor ggnum, Tensor ggden, Tensor grad, Tensor x, Tensor numerator, Tensor denominator,"
-    " int version, int sign_at_zero, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor)"
+    "rational",
+    "rational_double_backward(Tensor ggx, Tensor ggnum, Tensor ggden, Tensor grad, Tensor x, Tensor numerator,"
+    " Tensor denominator, int version, int sign_at_zero, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 def _(ggx, ggnum, ggden, grad, x, numerator, denominator, version, sign_at_zero, backend=None):
     return _like(grad, x, numerator, denominator)
 
 
 @_define(
+    "hadamard",
     "hadamard(Tensor x, Tensor? signs_in, Tensor? signs_out, float scale, int dim, int block, int order_in, int order_out,"
     " bool transpose, str? backend=None) -> Tensor"
 )
@@ -113,6 +128,7 @@ def _(x, signs_in, signs_out, scale, dim, block, order_in, order_out, transpose,
 
 
 @_define(
+    "hadamard",
     "hadamard_quantize(Tensor x, Tensor? signs, float scale, int block, int group, str format, bool round_rotation,"
     " str? backend=None) -> (Tensor, Tensor)"
 )
@@ -123,21 +139,23 @@ def _(x, signs, scale, block, group, format, round_rotation, backend=None):
     return q, x.new_empty((*leading, size // group), dtype=scale_dtype)
 
 
-@_define("srht(Tensor x, Tensor signs, Tensor rows, float scale, str? backend=None) -> Tensor")
+@_define("hadamard", "srht(Tensor x, Tensor signs, Tensor rows, float scale, str? backend=None) -> Tensor")
 def _(x, signs, rows, scale, backend=None):
     return x.new_empty((*x.shape[:-1], rows.shape[0]))
 
 
 # The basis of a KAN crosses as `kan_basis.BasisCode`: its five numbers, its scalars, its table; `m` is the derivative order.
 @_define(
-    "kan_forward(Tensor x, Tensor? u, Tensor coeff, Tensor? base_weight, Tensor? bias, Tensor? table, int[] code, float[] scalars,"
-    " int base, int m, str precision, str? backend=None) -> Tensor"
+    "kan",
+    "kan_forward(Tensor x, Tensor? u, Tensor coeff, Tensor? base_weight, Tensor? bias, Tensor? table, int[] code,"
+    " float[] scalars, int base, int m, str precision, str? backend=None) -> Tensor"
 )
 def _(x, u, coeff, base_weight, bias, table, code, scalars, base, m, precision, backend=None):
     return x.new_empty(x.shape[0], coeff.shape[0])
 
 
 @_define(
+    "kan",
     "kan_dx(Tensor grad, Tensor x, Tensor? u, Tensor coeff, Tensor? base_weight, Tensor? table, int[] code, float[] scalars,"
     " int base, int m, str precision, str? backend=None) -> Tensor"
 )
@@ -146,6 +164,7 @@ def _(grad, x, u, coeff, base_weight, table, code, scalars, base, m, precision, 
 
 
 @_define(
+    "kan",
     "kan_dcoeff(Tensor grad, Tensor x, Tensor? u, Tensor? table, int[] code, float[] scalars, int base, int m, str precision,"
     " str? backend=None) -> (Tensor, Tensor)"
 )
@@ -155,12 +174,17 @@ def _(grad, x, u, table, code, scalars, base, m, precision, backend=None):
     return x.new_empty(outputs, inputs, code[1], dtype=dtype), x.new_empty(outputs, inputs if base else 0, dtype=dtype)
 
 
-@_define("wavelet_forward(Tensor x, Tensor weight, Tensor scale, Tensor translation, int kind, str? backend=None) -> Tensor")
+@_define(
+    "wavelet",
+    "wavelet_forward(Tensor x, Tensor weight, Tensor scale, Tensor translation, int kind, str? backend=None)"
+    " -> Tensor",
+)
 def _(x, weight, scale, translation, kind, backend=None):
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
 @_define(
+    "wavelet",
     "wavelet_backward(Tensor grad, Tensor x, Tensor weight, Tensor scale, Tensor translation, int kind, str? backend=None)"
     " -> (Tensor, Tensor, Tensor, Tensor)"
 )
@@ -169,6 +193,7 @@ def _(grad, x, weight, scale, translation, kind, backend=None):
 
 
 @_define(
+    "wavelet",
     "wavelet_double_backward(Tensor ggx, Tensor ggw, Tensor ggs, Tensor ggt, Tensor grad, Tensor x, Tensor weight, Tensor scale,"
     " Tensor translation, int kind, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
@@ -176,12 +201,13 @@ def _(ggx, ggw, ggs, ggt, grad, x, weight, scale, translation, kind, backend=Non
     return _like(grad, x, weight, scale, translation)
 # `function` is a code of activations_reference; x has its channels in dimension `dim` where params (P, C) are one a channel. A
 # parameter gradient that nobody needs is an empty tensor.
-@_define("activation_forward(Tensor x, Tensor params, int function, int dim, str? backend=None) -> Tensor")
+@_define("activations", "activation_forward(Tensor x, Tensor params, int function, int dim, str? backend=None) -> Tensor")
 def _(x, params, function, dim, backend=None):
     return x.new_empty((*x.shape, 2) if function == 6 else x.shape)
 
 
 @_define(
+    "activations",
     "activation_backward(Tensor grad, Tensor x, Tensor params, int function, int dim, bool need_params, str? backend=None)"
     " -> (Tensor, Tensor)"
 )
@@ -190,6 +216,7 @@ def _(grad, x, params, function, dim, need_params, backend=None):
 
 
 @_define(
+    "activations",
     "activation_double_backward(Tensor ggx, Tensor? ggparams, Tensor grad, Tensor x, Tensor params, int function, int dim,"
     " bool need_params, str? backend=None) -> (Tensor, Tensor, Tensor)"
 )
@@ -197,17 +224,22 @@ def _(ggx, ggparams, grad, x, params, function, dim, need_params, backend=None):
     return *_like(grad, x), params.new_empty(params.shape if need_params else (0,))
 
 
-@_define("poly_norm_forward(Tensor x, Tensor weight, Tensor bias, float eps, str? backend=None) -> Tensor")
+@_define("poly_norm", "poly_norm_forward(Tensor x, Tensor weight, Tensor bias, float eps, str? backend=None) -> Tensor")
 def _(x, weight, bias, eps, backend=None):
     return x.new_empty(x.shape)
 
 
-@_define("poly_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, str? backend=None) -> (Tensor, Tensor, Tensor)")
+@_define(
+    "poly_norm",
+    "poly_norm_backward(Tensor grad, Tensor x, Tensor weight, float eps, str? backend=None)"
+    " -> (Tensor, Tensor, Tensor)",
+)
 def _(grad, x, weight, eps, backend=None):
     return *_like(x, weight), weight.new_empty(1)
 
 
 @_define(
+    "poly_norm",
     "poly_norm_double_backward(Tensor ggx, Tensor ggweight, Tensor ggbias, Tensor grad, Tensor x, Tensor weight, float eps,"
     " str? backend=None) -> (Tensor, Tensor, Tensor)"
 )
@@ -215,41 +247,51 @@ def _(ggx, ggweight, ggbias, grad, x, weight, eps, backend=None):
     return _like(grad, x, weight)
 
 
-@_define("fan_forward(Tensor h, Tensor e, str? backend=None) -> Tensor")
+@_define("fan", "fan_forward(Tensor h, Tensor e, str? backend=None) -> Tensor")
 def _(h, e, backend=None):
     return h.new_empty(h.shape[0], 2 * h.shape[1] + e.shape[1])
 
 
-@_define("fan_backward(Tensor grad, Tensor h, Tensor e, str? backend=None) -> (Tensor, Tensor)")
+@_define("fan", "fan_backward(Tensor grad, Tensor h, Tensor e, str? backend=None) -> (Tensor, Tensor)")
 def _(grad, h, e, backend=None):
     return _like(h, e)
 
 
-@_define("fan_double_backward(Tensor ggh, Tensor gge, Tensor grad, Tensor h, Tensor e, str? backend=None) -> (Tensor, Tensor, Tensor)")
+@_define(
+    "fan",
+    "fan_double_backward(Tensor ggh, Tensor gge, Tensor grad, Tensor h, Tensor e, str? backend=None)"
+    " -> (Tensor, Tensor, Tensor)",
+)
 def _(ggh, gge, grad, h, e, backend=None):
     return _like(grad, h, e)
 
 
-@_define("mittag_leffler(Tensor x, float alpha, float beta, int m) -> Tensor")
+@_define("mittag_leffler", "mittag_leffler(Tensor x, float alpha, float beta, int m) -> Tensor")
 def _(x, alpha, beta, m):
     return x.new_empty(x.shape)
 
 
 @_define(
+    "fft_conv",
     "fft_conv(Tensor u, Tensor kernel, Tensor? skip, Tensor? gate_in, Tensor? gate_out, Tensor? mask, Tensor? cu_seqlens,"
     " SymInt lag0, SymInt grid, str activation, str precision, bool blh, SymInt length, str? backend=None) -> Tensor"
 )
 def _(u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, lag0, grid, activation, precision, blh, length, backend=None):
+    from .ops.fft_conv_reference import new_like_y
+
     return new_like_y(u, kernel.shape[1], blh)
 
 
 @_define(
+    "fft_conv",
     "fft_conv_backward(Tensor grad, Tensor? u, Tensor? kernel, Tensor? skip, Tensor? gate_in, Tensor? gate_out, Tensor? mask,"
     " Tensor? cu_seqlens, SymInt[] kernel_shape, SymInt lag0, SymInt grid, str activation, str precision, bool blh,"
     " SymInt length, bool[] needs, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 def _(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, kernel_shape, lag0, grid, activation, precision, blh, length,
       needs, backend=None):  # fmt: skip
+    from .ops.fft_conv_reference import new_like_u, new_like_y
+
     rows, dtype = grad[:, 0], torch.float64 if grad.dtype == torch.float64 else torch.float32
     makers = (
         lambda: new_like_u(rows, blh),
