@@ -136,6 +136,13 @@ py::dict load(const std::string& path) {
   SO_OPERATION(kan_forward);
   SO_OPERATION(kan_dx);
   SO_OPERATION(kan_dcoeff);
+  SO_VALUE(filter_workspace);
+  SO_OPERATION(filter);
+  SO_OPERATION(filter_gradient);
+  SO_VALUE(modes_workspace);
+  SO_OPERATION(mode_dft);
+  SO_OPERATION(mode_idft);
+  SO_OPERATION(mode_mix);
   SO_VALUE(fft_conv_workspace);
   SO_OPERATION(fft_conv_forward);
   SO_OPERATION(fft_conv_backward);

@@ -312,6 +312,63 @@ SPECTRALOPS_API int spectralops_fft_conv_forward(const spectralops_fft_conv_call
 /* Which of du .. dmask are not NULL says what is wanted. Without u (or kernel) only what does not need it may be wanted. */
 SPECTRALOPS_API int spectralops_fft_conv_backward(const spectralops_fft_conv_call* call, int32_t device, int32_t threads, void* stream);
 
+/* ---- spectral_filter: y = F(x, W) = irfftn(rfftn(x) W) on grids of n1 n2 n3 points, channels beside them ------------------------
+ * weight, dweight (samples, n1, n2, n3 / 2 + 1, groups, 2) in the compute type, contiguous; samples is 1 or rows, channel c takes
+ * weight c / (channels / groups).  Strides in elements, any, 0 allowed: of rows, n1, n2, n3, channels.  conj: the adjoint, F(x, conj W).
+ * eps >= 0: the filter acts on the layer norm of x over its channels, norm_weight and norm_bias (channels,) in the compute type or NULL.
+ * residual (or NULL) is added.  The gradient is dweight = c_k / N sum_rows conj(X) G; dweight is summed in an order that depends on the
+ * sizes alone.  Formulas: ops/spectral_filter_reference.py. */
+typedef struct {
+  const void *x, *grad, *weight, *norm_weight, *norm_bias, *residual; /* grad: gradient only; weight, residual: filter only */
+  void *y, *dweight;                                                  /* of the filter; of the gradient */
+  void* workspace;
+  int64_t workspace_bytes;
+  int64_t rows, n1, n2, n3, channels;
+  int64_t samples, groups, conj, dtype;
+  double eps;
+  int64_t x_stride[5], grad_stride[5], residual_stride[5], y_stride[5];
+} spectralops_filter_call;
+
+/* Bytes of workspace for the call; `gradient` 0 or 1. Only sizes, codes, strides and which pointers are NULL are read. */
+SPECTRALOPS_API int64_t spectralops_filter_workspace(const spectralops_filter_call* call, int32_t gradient, int32_t device,
+                                                     int32_t threads);
+SPECTRALOPS_API int spectralops_filter(const spectralops_filter_call* call, int32_t device, int32_t threads, void* stream);
+SPECTRALOPS_API int spectralops_filter_gradient(const spectralops_filter_call* call, int32_t device, int32_t threads, void* stream);
+
+/* ---- truncated transforms between a grid and a box of modes, and the mixing of channels in each mode ---------------------------
+ * Frequencies of mode r along dimension d: start[d] + (r + shift[d]) mod m[d].  grids (rows, channels, n1, n2, n3), spectra (rows,
+ * channels, m1, m2, m3, 2); with `last` (rows, n1, n2, n3, channels) and (rows, m1, m2, m3, channels, 2).  x, skip and grad have any
+ * strides, always given in the order rows, channels, n1, n2, n3; spectra, y and bias (channels,) are contiguous.  dtype is that of the
+ * grids, spectra and bias are of the compute type.  dft: x -> spectrum.  idft: spectrum -> y = act(idft + skip + bias), or, where
+ * grad is not NULL, grad act'(idft + skip + bias).  activation is SPECTRALOPS_IDENTITY or SPECTRALOPS_GELU.
+ * Formulas: ops/modes_reference.py. */
+typedef struct {
+  const void *x, *skip, *bias, *grad;
+  void *spectrum; /* read by idft */
+  void *y;
+  void* workspace;
+  int64_t workspace_bytes;
+  int64_t rows, channels, n[3], m[3], start[3], shift[3];
+  int64_t last, doubled, activation, dtype;
+  double scale;
+  int64_t x_stride[5], skip_stride[5], grad_stride[5];
+} spectralops_modes_call;
+
+SPECTRALOPS_API int64_t spectralops_modes_workspace(const spectralops_modes_call* call, int32_t inverse, int32_t device, int32_t threads);
+SPECTRALOPS_API int spectralops_mode_dft(const spectralops_modes_call* call, int32_t device, int32_t threads, void* stream);
+SPECTRALOPS_API int spectralops_mode_idft(const spectralops_modes_call* call, int32_t device, int32_t threads, void* stream);
+
+/* out_bop = sum_i a_bip weight_iop (kind 0); out_bip = sum_o a_bop conj(weight_iop) (kind 1); out_iop = sum_b conj(a_bip) grad_bop
+ * (kind 2). Complex pairs, contiguous: a, grad, out in the compute type dtype (float32 or float64), weight of weight_dtype. */
+typedef struct {
+  const void *a, *weight, *grad;
+  void* out;
+  int64_t rows, inputs, outputs, modes;
+  int64_t kind, weight_dtype, dtype;
+} spectralops_mix_call;
+
+SPECTRALOPS_API int spectralops_mode_mix(const spectralops_mix_call* call, int32_t device, int32_t threads, void* stream);
+
 /* ---- kernels without a launch -----------------------------------------------------------------------------------
  * While recording is on in the calling thread, a call with device >= 0 validates and plans as usual but appends its launches to a list instead
  * of running them; another runtime (CuPy's NVRTC) then compiles the same headers and launches them.  `sm` is the compute capability to plan for (90 for

@@ -302,3 +302,55 @@ def _(grad, u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, kernel_shape, 
         lambda: mask.new_empty(mask.shape),
     )
     return tuple(make() if need else grad.new_empty(0) for make, need in zip(makers, needs))
+
+
+@_define(
+    "spectral_filter",
+    "spectral_filter(Tensor x, Tensor weight, Tensor? norm_weight, Tensor? norm_bias, Tensor? residual, float eps, bool conj,"
+    " str? backend=None) -> Tensor",
+)
+def _(x, weight, norm_weight, norm_bias, residual, eps, conj, backend=None):
+    return torch.empty_like(x)
+
+
+@_define(
+    "spectral_filter",
+    "spectral_filter_gradient(Tensor x, Tensor grad, Tensor? norm_weight, Tensor? norm_bias, float eps, SymInt samples,"
+    " SymInt groups, str? backend=None) -> Tensor",
+)
+def _(x, grad, norm_weight, norm_bias, eps, samples, groups, backend=None):
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty((samples, x.shape[1], x.shape[2], x.shape[3] // 2 + 1, groups, 2), dtype=dtype)
+
+
+# A box of modes crosses as the four lists of modes_reference.Modes.
+@_define(
+    "modes",
+    "mode_dft(Tensor x, SymInt[] sizes, SymInt[] starts, SymInt[] shifts, SymInt[] counts, bool last, float scale, bool doubled,"
+    " str? backend=None) -> Tensor",
+)
+def _(x, sizes, starts, shifts, counts, last, scale, doubled, backend=None):
+    from .ops.modes import new_spectrum
+
+    return new_spectrum(x, counts, last)
+
+
+@_define(
+    "modes",
+    "mode_idft(Tensor spectrum, SymInt[] sizes, SymInt[] starts, SymInt[] shifts, SymInt[] counts, bool last, float scale,"
+    " bool doubled, Tensor? skip, Tensor? bias, Tensor? grad, str activation, ScalarType dtype, str? backend=None) -> Tensor",
+)
+def _(spectrum, sizes, starts, shifts, counts, last, scale, doubled, skip, bias, grad, activation, dtype, backend=None):
+    from .ops.modes import new_grid
+
+    return new_grid(spectrum, sizes, last, dtype)
+
+
+@_define("modes", "mode_mix(Tensor spectrum, Tensor weight, bool adjoint, str? backend=None) -> Tensor")
+def _(spectrum, weight, adjoint, backend=None):
+    return spectrum.new_empty(spectrum.shape[0], weight.shape[0 if adjoint else 1], spectrum.shape[2], 2)
+
+
+@_define("modes", "mode_mix_gradient(Tensor spectrum, Tensor grad, str? backend=None) -> Tensor")
+def _(spectrum, grad, backend=None):
+    return spectrum.new_empty(spectrum.shape[1], grad.shape[1], spectrum.shape[2], 2)

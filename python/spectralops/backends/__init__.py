@@ -27,7 +27,15 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     fft_conv(u (B, H, L), kernel (S, F, G, K) or spectrum, skip, gate_in, gate_out, mask, cu_seqlens, call)   -> y (B, F, H, L)
     fft_conv_backward(grad (B, F, H, L), u, kernel, skip, gate_in, gate_out, mask, cu_seqlens, kernel_shape, call, needs)
                                                             -> du, dkernel, dskip, dgate_in, dgate_out, dmask, None where not needed
+    spectral_filter(x (B, N1, N2, N3, C), weight (S, N1, N2, bins, G, 2), norm_weight, norm_bias, residual, eps, conj)  -> y like x
+    spectral_filter_gradient(x, grad, norm_weight, norm_bias, eps, samples, groups)                -> dweight (S, N1, N2, bins, G, 2)
+    mode_dft(x, modes, last, scale, doubled)                                                       -> spectrum
+    mode_idft(spectrum, modes, last, scale, doubled, skip, bias, grad, activation, dtype)          -> y
+    mode_mix(spectrum (B, Ci or Co, P, 2), weight (Ci, Co, P, 2), adjoint)                         -> (B, Co or Ci, P, 2)
+    mode_mix_gradient(spectrum (B, Ci, P, 2), grad (B, Co, P, 2))                                  -> (Ci, Co, P, 2)
 
+Of spectral_filter and the mode functions the shapes, strides and formulas are in ops/spectral_filter_reference.py and
+ops/modes_reference.py.
 Of fft_conv (shapes and formulas in ops/fft_conv_reference.py) u, the gates and grad may have any strides; kernel, skip and mask are
 contiguous and in the compute dtype; y, du and the gates' gradients are contiguous in the layout call.blh says (new_like_y, new_like_u).
 Of the activations (codes and formulas in ops/activations_reference.py) everything is contiguous; x of WIRE_COMPLEX, and y and

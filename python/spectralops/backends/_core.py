@@ -82,6 +82,10 @@ def unsupported(function: str, *args) -> str | None:
         from ._fft_conv import unsupported as fft_conv_unsupported
 
         return fft_conv_unsupported(function, *args)
+    if function.startswith(("spectral", "mode")):
+        from ._spectral import unsupported as spectral_unsupported
+
+        return spectral_unsupported(function, *args)
     if function.startswith("kan"):
         return _kan_unsupported(function, *args)
     if function.startswith(("activation", "poly_norm", "fan")) and args[0].device.type != "cpu":

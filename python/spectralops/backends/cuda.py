@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from . import _core, _fft_conv
+from . import _core, _fft_conv, _spectral
 from .._loader import CoreMissing, build_info, core, core_status
 
 
@@ -55,3 +55,9 @@ hadamard_quantize = partial(_core.hadamard_quantize, _where)
 srht = partial(_core.srht, _where)
 fft_conv = partial(_fft_conv.fft_conv, _where)
 fft_conv_backward = partial(_fft_conv.fft_conv_backward, _where)
+spectral_filter = partial(_spectral.spectral_filter, _where)
+spectral_filter_gradient = partial(_spectral.spectral_filter_gradient, _where)
+mode_dft = partial(_spectral.mode_dft, _where)
+mode_idft = partial(_spectral.mode_idft, _where)
+mode_mix = partial(_spectral.mode_mix, _where)
+mode_mix_gradient = partial(_spectral.mode_mix_gradient, _where)

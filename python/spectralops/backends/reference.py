@@ -12,12 +12,18 @@ from ..ops.fan import reference_forward as fan_forward
 from ..ops.fft_conv_reference import backward as fft_conv_backward
 from ..ops.fft_conv_reference import forward as fft_conv
 from ..ops.hadamard_reference import hadamard_quantize, srht
+from ..ops.modes_reference import dft as mode_dft
+from ..ops.modes_reference import idft as mode_idft
+from ..ops.modes_reference import mix as mode_mix
+from ..ops.modes_reference import mix_gradient as mode_mix_gradient
 from ..ops.poly_norm import reference_backward as poly_norm_backward
 from ..ops.poly_norm import reference_double_backward as poly_norm_double_backward
 from ..ops.poly_norm import reference_forward as poly_norm_forward
 from ..ops.rational_reference import backward as rational_backward
 from ..ops.rational_reference import double_backward as rational_double_backward
 from ..ops.rational_reference import forward as rational_forward
+from ..ops.spectral_filter_reference import forward as spectral_filter
+from ..ops.spectral_filter_reference import gradient as spectral_filter_gradient
 from ..ops.wavelet_reference import backward as wavelet_backward
 from ..ops.wavelet_reference import double_backward as wavelet_double_backward
 from ..ops.wavelet_reference import forward as wavelet_forward
@@ -36,12 +42,18 @@ __all__ = [
     "kan_dcoeff",
     "kan_dx",
     "kan_forward",
+    "mode_dft",
+    "mode_idft",
+    "mode_mix",
+    "mode_mix_gradient",
     "poly_norm_backward",
     "poly_norm_double_backward",
     "poly_norm_forward",
     "rational_backward",
     "rational_double_backward",
     "rational_forward",
+    "spectral_filter",
+    "spectral_filter_gradient",
     "srht",
     "supports",
     "wavelet_backward",
