@@ -354,3 +354,21 @@ def _(spectrum, weight, adjoint, backend=None):
 @_define("modes", "mode_mix_gradient(Tensor spectrum, Tensor grad, str? backend=None) -> Tensor")
 def _(spectrum, grad, backend=None):
     return spectrum.new_empty(spectrum.shape[1], grad.shape[1], spectrum.shape[2], 2)
+
+
+@_define(
+    "istft_head",
+    "istft_head(Tensor x, Tensor? window, SymInt n, SymInt size, SymInt hop, SymInt start, SymInt length, bool normalize,"
+    " str variant, float limit, str? backend=None) -> Tensor",
+)
+def _(x, window, n, size, hop, start, length, normalize, variant, limit, backend=None):
+    return x.new_empty(x.shape[0], length)
+
+
+@_define(
+    "istft_head",
+    "istft_head_backward(Tensor grad, Tensor? x, Tensor? window, SymInt n, SymInt size, SymInt frames, SymInt hop, SymInt start,"
+    " bool normalize, str variant, float limit, str? backend=None) -> Tensor",
+)
+def _(grad, x, window, n, size, frames, hop, start, normalize, variant, limit, backend=None):
+    return grad.new_empty(grad.shape[0], frames, 2 * (n // 2 + 1))

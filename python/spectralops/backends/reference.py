@@ -12,6 +12,8 @@ from ..ops.fan import reference_forward as fan_forward
 from ..ops.fft_conv_reference import backward as fft_conv_backward
 from ..ops.fft_conv_reference import forward as fft_conv
 from ..ops.hadamard_reference import hadamard_quantize, srht
+from ..ops.istft_head_reference import backward as istft_head_backward
+from ..ops.istft_head_reference import forward as istft_head
 from ..ops.modes_reference import dft as mode_dft
 from ..ops.modes_reference import idft as mode_idft
 from ..ops.modes_reference import mix as mode_mix
@@ -39,6 +41,8 @@ __all__ = [
     "fft_conv_backward",
     "hadamard",
     "hadamard_quantize",
+    "istft_head",
+    "istft_head_backward",
     "kan_dcoeff",
     "kan_dx",
     "kan_forward",
