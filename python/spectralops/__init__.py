@@ -19,6 +19,7 @@ _HOMES = {  # file of ops/ -> the public names in it
     "fft_conv": ("fft_conv", "stu_conv"),
     "fft_conv2d": ("fft_conv2d",),
     "fft_conv_stream": ("fft_conv_block", "fft_conv_state", "fft_conv_step"),
+    "fourier_linear": ("fourier_linear",),
     "hadamard": ("hadamard_transform", "srht"),
     "hadamard_quantize": ("hadamard_quantize",),
     "imdct_head": ("imdct_head",),
@@ -39,7 +40,7 @@ _SUBMODULES = ("basis", "compat", "distributed", "kernels", "nn", "profile", "te
 OPS = (  # the names that explain and profile take
     "fft_conv", "fft_conv2d", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
-    "spectral_filter", "istft_head", "imdct_head",
+    "spectral_filter", "istft_head", "imdct_head", "fourier_linear",
 )  # fmt: skip
 __all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .ops.fft_conv import fft_conv, stu_conv  # noqa: F401
     from .ops.fft_conv2d import fft_conv2d  # noqa: F401
     from .ops.fft_conv_stream import fft_conv_block, fft_conv_state, fft_conv_step  # noqa: F401
+    from .ops.fourier_linear import fourier_linear  # noqa: F401
     from .ops.hadamard import hadamard_transform, srht  # noqa: F401
     from .ops.hadamard_quantize import hadamard_quantize  # noqa: F401
     from .ops.imdct_head import imdct_head  # noqa: F401

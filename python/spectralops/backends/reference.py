@@ -11,6 +11,9 @@ from ..ops.fan import reference_double_backward as fan_double_backward
 from ..ops.fan import reference_forward as fan_forward
 from ..ops.fft_conv_reference import backward as fft_conv_backward
 from ..ops.fft_conv_reference import forward as fft_conv
+from ..ops.fourier_linear_reference import backward as fourier_linear_backward
+from ..ops.fourier_linear_reference import forward as fourier_linear
+from ..ops.fourier_linear_reference import gradient as fourier_linear_gradient
 from ..ops.hadamard_reference import hadamard_quantize, srht
 from ..ops.istft_head_reference import backward as istft_head_backward
 from ..ops.istft_head_reference import forward as istft_head
@@ -39,6 +42,9 @@ __all__ = [
     "fan_forward",
     "fft_conv",
     "fft_conv_backward",
+    "fourier_linear",
+    "fourier_linear_backward",
+    "fourier_linear_gradient",
     "hadamard",
     "hadamard_quantize",
     "istft_head",
