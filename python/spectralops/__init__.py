@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {  # file of ops/ -> the public names in it
     "activations": ("snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire"),
+    "circulant_linear": ("circulant_linear",),
     "fan": ("fan", "fourier_features"),
     "fft_conv": ("fft_conv", "stu_conv"),
     "fft_conv2d": ("fft_conv2d",),
@@ -32,6 +33,7 @@ _HOMES = {  # file of ops/ -> the public names in it
     "rational": ("rational",),
     "spectral_filter": ("spectral_filter",),
     "toeplitz_ssm": ("toeplitz_to_ssm",),
+    "waveft": ("waveft_delta", "waveft_linear"),
     "wavelet": ("wavelet_linear",),
 }
 _HOME = {name: f".ops.{module}" for module, names in _HOMES.items() for name in names}
@@ -40,13 +42,14 @@ _SUBMODULES = ("basis", "compat", "distributed", "kernels", "nn", "profile", "te
 OPS = (  # the names that explain and profile take
     "fft_conv", "fft_conv2d", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
-    "spectral_filter", "istft_head", "imdct_head", "fourier_linear",
+    "spectral_filter", "istft_head", "imdct_head", "fourier_linear", "circulant_linear", "waveft_linear",
 )  # fmt: skip
 __all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
 if TYPE_CHECKING:
     from . import basis, compat, distributed, nn, testing  # noqa: F401
     from .ops.activations import cauchy, poly_relu, sine, snake, spder, square_wave, wire  # noqa: F401
+    from .ops.circulant_linear import circulant_linear  # noqa: F401
     from .ops.fan import fan, fourier_features  # noqa: F401
     from .ops.fft_conv import fft_conv, stu_conv  # noqa: F401
     from .ops.fft_conv2d import fft_conv2d  # noqa: F401
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from .ops.rational import rational  # noqa: F401
     from .ops.spectral_filter import spectral_filter  # noqa: F401
     from .ops.toeplitz_ssm import toeplitz_to_ssm  # noqa: F401
+    from .ops.waveft import waveft_delta, waveft_linear  # noqa: F401
     from .ops.wavelet import wavelet_linear  # noqa: F401
 
 

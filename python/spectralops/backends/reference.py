@@ -6,6 +6,8 @@ from ..ops import hadamard_reference, kan_reference
 from ..ops.activations_reference import backward as activation_backward
 from ..ops.activations_reference import double_backward as activation_double_backward
 from ..ops.activations_reference import forward as activation_forward
+from ..ops.circulant_linear import reference_forward as circulant_linear
+from ..ops.circulant_linear import reference_gradient as circulant_linear_gradient
 from ..ops.fan import reference_backward as fan_backward
 from ..ops.fan import reference_double_backward as fan_double_backward
 from ..ops.fan import reference_forward as fan_forward
@@ -37,6 +39,8 @@ __all__ = [
     "activation_backward",
     "activation_double_backward",
     "activation_forward",
+    "circulant_linear",
+    "circulant_linear_gradient",
     "fan_backward",
     "fan_double_backward",
     "fan_forward",
