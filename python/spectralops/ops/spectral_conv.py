@@ -152,7 +152,7 @@ def _skip(skip: Tensor | None, x: Tensor, shape: tuple[int, ...]) -> Tensor | No
         return None
     _check.tensor("skip", skip)
     _check.same_device("x", x, skip=skip)
-    if tuple(skip.shape) == shape:
+    if skip.dim() == len(shape) and tuple(skip.shape) == shape:
         return skip
     matrix = skip.reshape(skip.shape[:2]) if skip.dim() >= 2 and math.prod(skip.shape[2:]) == 1 else None
     if matrix is None or tuple(matrix.shape) != (shape[1], x.shape[1]) or x.shape[2:] != shape[2:]:
