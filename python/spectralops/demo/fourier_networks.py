@@ -54,19 +54,19 @@ class FilterBlock(nn.Module):
         return x + self.mlp(self.norm2(self.filter(self.norm1(x))))
 
 
-class Pooled(nn.Module):
-    """(B, N, C) -> (B, classes)."""
+class Classes(nn.Module):
+    """(B, N, C) -> (B, classes), linear in everything after a norm."""
 
-    def __init__(self, width: int, classes: int):
+    def __init__(self, width: int, points: int, classes: int):
         super().__init__()
-        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, classes)
+        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(points * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.norm(x).mean(1))
+        return self.linear(self.norm(x).flatten(1))
 
 
 def _gfnet(dtype: torch.dtype, width: int) -> nn.Module:
-    return in_dtype(dtype, nn.Sequential(Patches(width), FilterBlock(width), FilterBlock(width), Pooled(width, 10)))
+    return in_dtype(dtype, nn.Sequential(Patches(width), FilterBlock(width), FilterBlock(width), Classes(width, 64, 10)))
 
 
 # ---- neuraloperator's FNO ----------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def fourier_networks(small: bool) -> list[Network]:
             feeds=lambda model: Lifted(model.inner),
             rows=16 if small else 128,
             batch=8 if small else 32,
-            rate=0.01,
+            rate=0.1,
             steps=8 if small else 40,
             compile=(),
         ),
