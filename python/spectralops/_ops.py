@@ -354,3 +354,8 @@ def _(spectrum, weight, adjoint, backend=None):
 @_define("modes", "mode_mix_gradient(Tensor spectrum, Tensor grad, str? backend=None) -> Tensor")
 def _(spectrum, grad, backend=None):
     return spectrum.new_empty(spectrum.shape[1], grad.shape[1], spectrum.shape[2], 2)
+
+
+@_define("fourier_mix", "fourier_mix(Tensor x, str? backend=None) -> Tensor")
+def _(x, backend=None):
+    return x.new_empty(x.shape)

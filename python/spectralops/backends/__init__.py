@@ -33,6 +33,7 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     mode_idft(spectrum, modes, last, scale, doubled, skip, bias, grad, activation, dtype)          -> y
     mode_mix(spectrum (B, Ci or Co, P, 2), weight (Ci, Co, P, 2), adjoint)                         -> (B, Co or Ci, P, 2)
     mode_mix_gradient(spectrum (B, Ci, P, 2), grad (B, Co, P, 2))                                  -> (Ci, Co, P, 2)
+    fourier_mix(x (B, S, H))                                                                       -> y
 
 Of spectral_filter and the mode functions the shapes, strides and formulas are in ops/spectral_filter_reference.py and
 ops/modes_reference.py.
