@@ -359,3 +359,21 @@ def _(spectrum, grad, backend=None):
 @_define("fourier_mix", "fourier_mix(Tensor x, str? backend=None) -> Tensor")
 def _(x, backend=None):
     return x.new_empty(x.shape)
+
+
+@_define(
+    "spectral_mlp",
+    "spectral_mlp_core(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, float threshold, str activation, bool mask,"
+    " str? backend=None) -> Tensor",
+)
+def _(x, w1, b1, w2, b2, threshold, activation, mask, backend=None):
+    return x.new_empty(x.shape)
+
+
+@_define(
+    "spectral_mlp",
+    "spectral_mlp_core_backward(Tensor grad, Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, float threshold, str activation,"
+    " bool mask, bool[] needs, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _(grad, x, w1, b1, w2, b2, threshold, activation, mask, needs, backend=None):
+    return tuple(t.new_empty(t.shape if need else (0,)) for t, need in zip((x, w1, b1, w2, b2), needs))

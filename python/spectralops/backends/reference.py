@@ -25,6 +25,8 @@ from ..ops.rational_reference import double_backward as rational_double_backward
 from ..ops.rational_reference import forward as rational_forward
 from ..ops.spectral_filter_reference import forward as spectral_filter
 from ..ops.spectral_filter_reference import gradient as spectral_filter_gradient
+from ..ops.spectral_mlp_reference import backward as spectral_mlp_core_backward
+from ..ops.spectral_mlp_reference import forward as spectral_mlp_core
 from ..ops.wavelet_reference import backward as wavelet_backward
 from ..ops.wavelet_reference import double_backward as wavelet_double_backward
 from ..ops.wavelet_reference import forward as wavelet_forward
@@ -56,6 +58,8 @@ __all__ = [
     "rational_forward",
     "spectral_filter",
     "spectral_filter_gradient",
+    "spectral_mlp_core",
+    "spectral_mlp_core_backward",
     "srht",
     "supports",
     "wavelet_backward",
