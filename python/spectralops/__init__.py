@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {  # file of ops/ -> the public names in it
     "activations": ("snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire"),
+    "dct": ("dct", "dct_resample", "idct"),
     "fan": ("fan", "fourier_features"),
     "fft_conv": ("fft_conv", "stu_conv"),
     "fft_conv2d": ("fft_conv2d",),
@@ -38,13 +39,14 @@ _SUBMODULES = ("basis", "compat", "distributed", "kernels", "nn", "profile", "te
 OPS = (  # the names that explain and profile take
     "fft_conv", "fft_conv2d", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
-    "spectral_filter", "fourier_mix", "spectral_mlp",
+    "spectral_filter", "fourier_mix", "spectral_mlp", "dct", "idct", "dct_resample",
 )  # fmt: skip
 __all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
 if TYPE_CHECKING:
     from . import basis, compat, distributed, nn, testing  # noqa: F401
     from .ops.activations import cauchy, poly_relu, sine, snake, spder, square_wave, wire  # noqa: F401
+    from .ops.dct import dct, dct_resample, idct  # noqa: F401
     from .ops.fan import fan, fourier_features  # noqa: F401
     from .ops.fft_conv import fft_conv, stu_conv  # noqa: F401
     from .ops.fft_conv2d import fft_conv2d  # noqa: F401

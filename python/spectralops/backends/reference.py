@@ -6,6 +6,8 @@ from ..ops import hadamard_reference, kan_reference
 from ..ops.activations_reference import backward as activation_backward
 from ..ops.activations_reference import double_backward as activation_double_backward
 from ..ops.activations_reference import forward as activation_forward
+from ..ops.dct_reference import dct
+from ..ops.dct_reference import resample as dct_resample
 from ..ops.fan import reference_backward as fan_backward
 from ..ops.fan import reference_double_backward as fan_double_backward
 from ..ops.fan import reference_forward as fan_forward
@@ -35,6 +37,8 @@ __all__ = [
     "activation_backward",
     "activation_double_backward",
     "activation_forward",
+    "dct",
+    "dct_resample",
     "fan_backward",
     "fan_double_backward",
     "fan_forward",
