@@ -21,6 +21,7 @@ _HOMES = {  # file of ops/ -> the public names in it
     "fft_conv2d": ("fft_conv2d",),
     "fft_conv_stream": ("fft_conv_block", "fft_conv_state", "fft_conv_step"),
     "fourier_mix": ("fourier_mix",),
+    "haar": ("haar", "ihaar", "wavelet_gate"),
     "hadamard": ("hadamard_transform", "srht"),
     "hadamard_quantize": ("hadamard_quantize",),
     "kan": ("kan_linear",),
@@ -40,6 +41,7 @@ OPS = (  # the names that explain and profile take
     "fft_conv", "fft_conv2d", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
     "spectral_filter", "fourier_mix", "spectral_mlp", "dct", "idct", "dct_resample",
+    "haar", "ihaar", "wavelet_gate",
 )  # fmt: skip
 __all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from .ops.fft_conv2d import fft_conv2d  # noqa: F401
     from .ops.fft_conv_stream import fft_conv_block, fft_conv_state, fft_conv_step  # noqa: F401
     from .ops.fourier_mix import fourier_mix  # noqa: F401
+    from .ops.haar import haar, ihaar, wavelet_gate  # noqa: F401
     from .ops.hadamard import hadamard_transform, srht  # noqa: F401
     from .ops.hadamard_quantize import hadamard_quantize  # noqa: F401
     from .ops.kan import kan_linear  # noqa: F401

@@ -387,3 +387,8 @@ def _(x, power, transposed, backend=None):
 @_define("dct", "dct_resample(Tensor x, SymInt points, str? backend=None) -> Tensor")
 def _(x, points, backend=None):
     return x.new_empty(x.shape[0], points, x.shape[2])
+
+
+@_define("haar", "haar(Tensor x, int levels, bool inverse, str? backend=None) -> Tensor")
+def _(x, levels, inverse, backend=None):
+    return x.new_empty(x.shape)

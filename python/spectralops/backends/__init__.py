@@ -38,6 +38,7 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     spectral_mlp_core_backward(grad, x, w1, b1, w2, b2, threshold, activation, mask, needs)        -> dx, dw1, db1, dw2, db2 or None
     dct(x (outer, N, inner), power, transposed)                                                    -> y, contiguous like x (ops/dct_reference.py)
     dct_resample(x (outer, N, inner), points)                                                      -> y (outer, points, inner)
+    haar(x (outer, N, inner), levels, inverse)                                                     -> y, contiguous like x (ops/haar.py)
 
 Of spectral_filter and the mode functions the shapes, strides and formulas are in ops/spectral_filter_reference.py and
 ops/modes_reference.py, those of spectral_mlp_core in ops/spectral_mlp_reference.py, everything contiguous.

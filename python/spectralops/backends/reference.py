@@ -14,6 +14,7 @@ from ..ops.fan import reference_forward as fan_forward
 from ..ops.fft_conv_reference import backward as fft_conv_backward
 from ..ops.fft_conv_reference import forward as fft_conv
 from ..ops.fourier_mix import reference as fourier_mix
+from ..ops.haar import reference as haar
 from ..ops.hadamard_reference import hadamard_quantize, srht
 from ..ops.modes_reference import dft as mode_dft
 from ..ops.modes_reference import idft as mode_idft
@@ -45,6 +46,7 @@ __all__ = [
     "fft_conv",
     "fft_conv_backward",
     "fourier_mix",
+    "haar",
     "hadamard",
     "hadamard_quantize",
     "kan_dcoeff",
