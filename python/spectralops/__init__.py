@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _HOMES = {  # file of ops/ -> the public names in it
     "activations": ("snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire"),
     "dct": ("dct", "dct_resample", "idct"),
+    "dtcwt": ("dtcwt", "idtcwt"),
     "fan": ("fan", "fourier_features"),
     "fft_conv": ("fft_conv", "stu_conv"),
     "fft_conv2d": ("fft_conv2d",),
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from . import basis, compat, distributed, nn, testing  # noqa: F401
     from .ops.activations import cauchy, poly_relu, sine, snake, spder, square_wave, wire  # noqa: F401
     from .ops.dct import dct, dct_resample, idct  # noqa: F401
+    from .ops.dtcwt import dtcwt, idtcwt  # noqa: F401
     from .ops.fan import fan, fourier_features  # noqa: F401
     from .ops.fft_conv import fft_conv, stu_conv  # noqa: F401
     from .ops.fft_conv2d import fft_conv2d  # noqa: F401
