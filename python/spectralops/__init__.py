@@ -30,6 +30,7 @@ _HOMES = {  # file of ops/ -> the public names in it
     "mittag_leffler": ("mittag_leffler",),
     "poly_norm": ("poly_norm",),
     "rational": ("rational",),
+    "spectral_conv": ("spectral_conv",),
     "spectral_filter": ("spectral_filter",),
     "spectral_gate1d": ("spectral_gate1d", "spectral_gate1d_state", "spectral_gate1d_step"),
     "spectral_mlp": ("spectral_mlp",),
@@ -42,8 +43,8 @@ _SUBMODULES = ("basis", "compat", "distributed", "kernels", "nn", "profile", "te
 OPS = (  # the names that explain and profile take
     "fft_conv", "fft_conv2d", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
-    "spectral_filter", "fourier_mix", "spectral_mlp", "dct", "idct", "dct_resample",
-    "haar", "ihaar", "wavelet_gate", "spectral_gate1d",
+    "spectral_conv", "spectral_filter", "fourier_mix", "spectral_mlp", "dct", "idct", "dct_resample", "haar", "ihaar", "wavelet_gate",
+    "spectral_gate1d",
 )  # fmt: skip
 __all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from .ops.mittag_leffler import mittag_leffler  # noqa: F401
     from .ops.poly_norm import poly_norm  # noqa: F401
     from .ops.rational import rational  # noqa: F401
+    from .ops.spectral_conv import spectral_conv  # noqa: F401
     from .ops.spectral_filter import spectral_filter  # noqa: F401
     from .ops.spectral_gate1d import spectral_gate1d, spectral_gate1d_state, spectral_gate1d_step  # noqa: F401
     from .ops.spectral_mlp import spectral_mlp  # noqa: F401
