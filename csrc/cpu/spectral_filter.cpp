@@ -10,7 +10,9 @@ namespace {
 
 using Call = spectralops_filter_call;
 
-constexpr i64 kTasks = 32;                 // enough for some threads to share, few enough for a weight to be read seldom
+// A sample's channels in turn while its pages are at hand, as far as their weights or sums stay in a near cache.
+constexpr i64 kPackBytes = i64(512) << 10;
+constexpr i64 kTasks = 16;                 // of a gradient, whose sums must not know the number of threads
 constexpr i64 kUnitBytes = i64(128) << 10; // a spectrum of up to this is taken two vectors at a time
 
 i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
@@ -30,13 +32,23 @@ void plan_channels(const Call& c, bool gradient, FilterPlan& p) {
   const bool near = c.x_stride[4] == 1 && p.bins * 2 * p.lanes * compute_bytes(c) <= kUnitBytes;
   p.unit = near ? least(kMostUnit, p.vectors) : 1;
   p.units = ceil_div(p.vectors, p.unit);
+  p.slab_size = round_up(p.bins * 2 * p.lanes, 64);
 }
 
-void plan_samples(const Call& c, bool gradient, FilterPlan& p) {
-  p.parts = least(c.rows, ceil_div(kTasks, p.units));
-  p.levels = 1;
-  for (i64 n = ceil_div(c.rows, p.parts); gradient && c.samples == 1 && n > kChainSamples; n = ceil_div(n, kChainSamples))
-    ++p.levels;
+i64 level_count(i64 samples) {
+  i64 levels = 1;
+  for (; samples > kChainSamples; samples = ceil_div(samples, kChainSamples)) ++levels;
+  return levels;
+}
+
+void plan_tasks(const Call& c, bool gradient, int threads, FilterPlan& p) {
+  const bool sums = gradient && c.samples == 1;
+  p.levels = sums ? level_count(c.rows) : 1;
+  const i64 most = ceil_div(p.units, gradient ? 4 : 1), unit_bytes = p.unit * p.levels * p.slab_size * compute_bytes(c);
+  p.pack = c.samples > 1 ? most : least(most, kPackBytes / unit_bytes);
+  if (p.pack < 1) p.pack = 1;
+  p.packs = ceil_div(p.units, p.pack);
+  p.parts = least(c.rows, ceil_div(gradient ? kTasks : threads > 1 ? 3 * threads : 1, p.packs));
   p.direct = p.blocks == 1 && (c.samples > 1 || p.parts == 1);
 }
 
@@ -62,17 +74,17 @@ void plan_memory(const Call& c, bool gradient, int threads, FilterPlan& p) {
   const LinePlan* const others[] = {p.packed, p.middle, p.outermost};
   for (const LinePlan* plan : others)
     if (plan && plan->scratch > scratch) scratch = plan->scratch;
-  p.slab_size = round_up(p.bins * 2 * L, 64);
   p.row = take(p.unit * 2 * c.n3 * L);
   p.line = take(2 * c.n3 * L);
   p.column = take((gradient ? 4 : 2) * p.outer * L);
   p.scratch = take(scratch * 2 * L);
   p.residual = take(!gradient && c.residual ? p.unit * c.n3 * L : 0);
   p.slab = take(p.unit * p.slab_size);
-  p.second = take(p.unit * p.slab_size);  // the weight, or the other spectrum
-  p.sums = take(gradient ? p.unit * p.levels * p.slab_size : 0);
+  const i64 held = c.samples > 1 ? 1 : p.pack;
+  p.second = take(p.unit * p.slab_size * (gradient ? 1 : held));  // the other spectrum, or weights
+  p.sums = take(gradient ? p.unit * p.slab_size * p.levels * held : 0);
   p.slot = at;
-  at *= p.threads = clamp_threads(threads, c.rows * p.rows > p.units * p.parts ? c.rows * p.rows : p.units * p.parts);
+  at *= p.threads = clamp_threads(threads, c.rows * p.rows > p.packs * p.parts ? c.rows * p.rows : p.packs * p.parts);
   p.statistics = take(c.eps >= 0 ? 2 * c.rows * p.rows * c.n3 : 0);
   p.entry = round_up(p.bins * p.weights * 2, 64);
   p.partial = take(!gradient || p.direct ? 0 : (c.samples > 1 ? c.rows : p.parts) * p.vectors * p.entry);
@@ -86,7 +98,7 @@ bool make_plan(const Call& c, bool gradient, int threads, FilterPlan& p) {
   p.outer = c.n1 > 1 ? c.n1 : c.n2, p.inner = p.bins / p.outer;
   if (!plan_lines(c, p)) return false;
   plan_channels(c, gradient, p);
-  plan_samples(c, gradient, p);
+  plan_tasks(c, gradient, threads, p);
   plan_memory(c, gradient, threads, p);
   return true;
 }

@@ -13,7 +13,8 @@ template <typename T> struct Gradient : Grid<T> {
 
   Gradient(const FilterJob& job, int index) : Base(job, index) {}
 
-  C* sums(int v, i64 level) const { return at(p.sums) + (v * p.levels + level) * p.slab_size; }
+  C* sums(int v, i64 level) const { return held + (v * p.levels + level) * p.slab_size; }
+  C* second(int v) const { return at(p.second) + v * p.slab_size; }
 
   // sums(v, 0) += conj(X) G of a sample, column after column.
   void add_sample(int v, bool begin) const {
@@ -21,7 +22,7 @@ template <typename T> struct Gradient : Grid<T> {
     C* sum = sums(v, 0);
     for (i64 i = 0; i < p.inner; ++i) {
       this->column_to(this->slab(v), i, a);
-      this->column_to(this->second(v), i, b);
+      this->column_to(second(v), i, b);
       for (i64 o = 0; o < p.outer; ++o, sum += W) {
         const Complex<C> x = get<C>(a + o * W), g = get<C>(b + o * W);
         const Complex<C> s = begin ? Complex<C>{vec<C>{}, vec<C>{}} : get<C>(sum);
@@ -64,35 +65,41 @@ template <typename T> struct Gradient : Grid<T> {
     return a[0];
   }
 
-  void write(i64 unit, const C* const* sum, i64 entry, i64 sample) const {
+  void write(i64 unit, i64 entry, i64 sample) const {
     for (int v = 0; v < vectors; ++v) {
+      const C* const sum = sums(v, p.levels - 1);
       if (p.direct)
-        emit(v, sum[v], static_cast<C*>(c.dweight) + (sample * p.bins * c.groups + first[v] / p.channels_each) * 2, c.groups * 2);
+        emit(v, sum, static_cast<C*>(c.dweight) + (sample * p.bins * c.groups + first[v] / p.channels_each) * 2, c.groups * 2);
       else
-        emit(v, sum[v], this->workspace + p.partial + (entry * p.vectors + unit * p.unit + v) * p.entry, p.weights * 2);
+        emit(v, sum, this->workspace + p.partial + (entry * p.vectors + unit * p.unit + v) * p.entry, p.weights * 2);
+    }
+  }
+
+  void run_unit(i64 b) const {
+    const i64 done = b - this->begin;
+    this->to_spectra(c.x, c.x_stride, c.eps >= 0, b, at(p.slab));
+    this->to_spectra(c.grad, c.grad_stride, false, b, at(p.second));
+    for (int v = 0; v < vectors; ++v) {
+      add_sample(v, c.samples > 1 || done % kChainSamples == 0);
+      i64 size = kChainSamples;
+      for (i64 level = 0; level + 1 < p.levels; ++level, size *= kChainSamples)
+        if ((done + 1) % size == 0 || b + 1 == this->end) fold(v, level, done / size % kChainSamples == 0);
     }
   }
 
   void run(i64 task) {
-    const i64 unit = task / p.parts, part = task % p.parts, begin = c.rows * part / p.parts, end = c.rows * (part + 1) / p.parts;
-    this->open(unit);
-    const C* sum[kMostUnit];
-    for (i64 b = begin; b < end; ++b) {
-      const i64 done = b - begin;
-      this->to_spectra(c.x, c.x_stride, c.eps >= 0, b, at(p.slab));
-      this->to_spectra(c.grad, c.grad_stride, false, b, at(p.second));
-      for (int v = 0; v < vectors; ++v) {
-        sum[v] = sums(v, 0);
-        add_sample(v, c.samples > 1 || done % kChainSamples == 0);
-        i64 size = kChainSamples;
-        for (i64 level = 0; c.samples == 1 && level + 1 < p.levels; ++level, size *= kChainSamples)
-          if ((done + 1) % size == 0 || b + 1 == end) fold(v, level, done / size % kChainSamples == 0);
-        if (b + 1 == end && c.samples == 1) sum[v] = sums(v, p.levels - 1);
+    this->open_task(task);
+    for (i64 b = this->begin; b < this->end; ++b)
+      for (i64 u = this->first_unit; u < this->end_unit; ++u) {
+        this->open(u);
+        held = at(p.sums) + (c.samples > 1 ? 0 : (u - this->first_unit) * p.unit * p.levels * p.slab_size);
+        run_unit(b);
+        if (c.samples > 1) write(u, b, b);
+        else if (b + 1 == this->end) write(u, task % p.parts, 0);
       }
-      if (c.samples > 1) write(unit, sum, b, b);
-    }
-    if (c.samples == 1) write(unit, sum, part, 0);
   }
+
+  C* held;  // the unit's sums, a slab a vector and level
 };
 
 // dweight from the partial results of parts of the samples and blocks of channels, in chains.
@@ -125,7 +132,7 @@ template <typename T> void gather(const FilterJob& job) {
 template <typename T> void run(const FilterJob& job) {
   statistics<T>(job);
   const FilterPlan& p = *job.plan;
-  parallel_for(p.threads, p.units * p.parts, [&](i64 task, int index) { Gradient<T>(job, index).run(task); });
+  parallel_for(p.threads, p.packs * p.parts, [&](i64 task, int index) { Gradient<T>(job, index).run(task); });
   if (!p.direct) gather<T>(job);
 }
 

@@ -78,6 +78,7 @@ template <typename T> struct Grid {
   C *const workspace, *const slot;
   i64 first[kMostUnit];
   int count[kMostUnit], vectors;
+  i64 first_unit, end_unit, begin, end;  // of the task; samples begin <= b < end
 
   Grid(const FilterJob& job, int index)
       : c(*job.call), p(*job.plan), workspace(reinterpret_cast<C*>(job.workspace)), slot(workspace + index * p.slot) {}
@@ -85,8 +86,12 @@ template <typename T> struct Grid {
   C* at(i64 offset) const { return slot + offset; }
   C* row(int v, int which) const { return at(p.row) + (v * 2 + which) * c.n3 * L; }
   C* slab(int v) const { return at(p.slab) + v * p.slab_size; }
-  C* second(int v) const { return at(p.second) + v * p.slab_size; }
 
+  void open_task(i64 task) {
+    const i64 part = task % p.parts;
+    first_unit = task / p.parts * p.pack, end_unit = least(p.units, first_unit + p.pack);
+    begin = c.rows * part / p.parts, end = c.rows * (part + 1) / p.parts;
+  }
   // Vector j: channels of one weight where `blocks` share it, else as many as fit.
   void open(i64 unit) {
     vectors = int(least(p.unit, p.vectors - unit * p.unit));
@@ -99,6 +104,16 @@ template <typename T> struct Grid {
   }
 
   i64 place(const int64_t* stride, i64 b, i64 r) const { return b * stride[0] + r / c.n2 * stride[1] + r % c.n2 * stride[2]; }
+
+  // Asks for rows r and r + 1 before they are needed: lines a whole point apart are nothing that a cache foresees.
+  template <int kWrite> void prefetch_rows(const void* x, const int64_t* stride, i64 b, i64 r) const {
+    if (stride[4] != 1) return;
+    for (i64 end = least(r + 2, p.rows); r < end; ++r) {
+      const T* from = static_cast<const T*>(x) + place(stride, b, r) + first[0];
+      for (i64 i = 0; i < c.n3; ++i, from += stride[3])
+        for (int l = 0; l < vectors * L; l += 64 / int(sizeof(T))) __builtin_prefetch(from + l, kWrite);
+    }
+  }
 
   void load_row(const T* x, const int64_t* stride, bool norm, i64 b, i64 r, int which) const {
     const T* const from = x + place(stride, b, r);
@@ -148,6 +163,7 @@ template <typename T> struct Grid {
       const bool pair = r + 1 < p.rows;
       load_row(static_cast<const T*>(x), stride, norm, b, r, 0);
       if (pair) load_row(static_cast<const T*>(x), stride, norm, b, r + 1, 1);
+      prefetch_rows<0>(x, stride, b, r + 2);
       for (int v = 0; v < vectors; ++v) rows_to_spectra(v, r, pair, out + v * p.slab_size);
     }
     if (p.middle)

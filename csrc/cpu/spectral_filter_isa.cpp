@@ -22,7 +22,7 @@ template <typename T> struct Filter : Grid<T> {
       for (i64 i = 0; i < p.inner; ++i)
         for (i64 o = 0; o < p.outer; ++o) {
           const Complex<C> w = weights(weight + (o * p.inner + i) * c.groups * 2, v);
-          put<C>(this->second(v) + (i * p.outer + o) * W, {w.re * splat<C>(re), w.im * splat<C>(im)});
+          put<C>(held + v * p.slab_size + (i * p.outer + o) * W, {w.re * splat<C>(re), w.im * splat<C>(im)});
         }
   }
   Complex<C> weights(const C* w, int v) const {
@@ -37,7 +37,7 @@ template <typename T> struct Filter : Grid<T> {
 
   void filter_columns(int v) const {
     C *const line = at(p.column), *const spectrum = this->slab(v);
-    const C* w = this->second(v);
+    const C* w = held + v * p.slab_size;
     for (i64 i = 0; i < p.inner; ++i) {
       this->column_to(spectrum, i, line);
       for (i64 o = 0; o < p.outer; ++o, w += W) {
@@ -63,27 +63,36 @@ template <typename T> struct Filter : Grid<T> {
     }
   }
 
-  void run(i64 task) {
-    const i64 part = task % p.parts, begin = c.rows * part / p.parts, end = c.rows * (part + 1) / p.parts;
-    this->open(task / p.parts);
-    for (i64 b = begin; b < end; ++b) {
-      if (b == begin || c.samples > 1) load_weight(c.samples > 1 ? b : 0);
-      this->to_spectra(c.x, c.x_stride, c.eps >= 0, b, at(p.slab));
-      for (int v = 0; v < vectors; ++v) filter_columns(v);
-      for (i64 r = 0; r < p.rows; r += 2) {
-        const bool pair = r + 1 < p.rows;
-        for (int v = 0; v < vectors; ++v) this->spectra_to_rows(v, r, pair);
-        store_row(b, r, 0);
-        if (pair) store_row(b, r + 1, 1);
-      }
+  void run_unit(i64 b) const {
+    this->to_spectra(c.x, c.x_stride, c.eps >= 0, b, at(p.slab));
+    for (int v = 0; v < vectors; ++v) filter_columns(v);
+    for (i64 r = 0; r < p.rows; r += 2) {
+      const bool pair = r + 1 < p.rows;
+      this->template prefetch_rows<1>(c.y, c.y_stride, b, r);
+      for (int v = 0; v < vectors; ++v) this->spectra_to_rows(v, r, pair);
+      store_row(b, r, 0);
+      if (pair) store_row(b, r + 1, 1);
     }
   }
+
+  void run(i64 task) {
+    this->open_task(task);
+    for (i64 b = this->begin; b < this->end; ++b)
+      for (i64 u = this->first_unit; u < this->end_unit; ++u) {
+        this->open(u);
+        held = at(p.second) + (c.samples > 1 ? 0 : (u - this->first_unit) * p.unit * p.slab_size);
+        if (b == this->begin || c.samples > 1) load_weight(c.samples > 1 ? b : 0);
+        run_unit(b);
+      }
+  }
+
+  C* held;  // the unit's weights, a slab a vector
 };
 
 template <typename T> void run(const FilterJob& job) {
   statistics<T>(job);
   const FilterPlan& p = *job.plan;
-  parallel_for(p.threads, p.units * p.parts, [&](i64 task, int index) { Filter<T>(job, index).run(task); });
+  parallel_for(p.threads, p.packs * p.parts, [&](i64 task, int index) { Filter<T>(job, index).run(task); });
 }
 
 }  // namespace

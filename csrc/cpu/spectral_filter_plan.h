@@ -8,7 +8,7 @@
 namespace spectralops {
 namespace cpu {
 
-constexpr int kMostUnit = 2;      // vectors of a task: two lines of memory a point
+constexpr int kMostUnit = 2;      // vectors that go together: two lines of memory a point
 constexpr i64 kChainSamples = 32; // samples whose products are added one after another
 
 // Offsets and sizes are in numbers of the compute type.
@@ -16,7 +16,8 @@ struct FilterPlan {
   i64 lanes, half, rows, bins;  // rows n1 n2 of a grid, bins rows * half of its spectrum
   i64 outer, inner;             // the dimension transformed last, and bins / outer
   const LinePlan *last, *packed, *middle, *outermost;  // n3, n3 / 2 or null, n2 and n1 where both are there, outer
-  i64 channels_each, span, vectors, unit, units;  // channels of a weight; of a vector; vectors in all; of a task; tasks' of them
+  i64 channels_each, span, vectors;               // channels of a weight; of a vector; vectors in all
+  i64 unit, units, pack, packs;                   // vectors that go together, their number, and units of a task, and so on
   i64 blocks;                                     // vectors that share a weight
   i64 parts, levels;                              // of the samples; of sums of sums
   bool direct;                                    // dweight needs no sum over tasks
