@@ -17,7 +17,7 @@ from ..ops.modes_reference import ACTIVATIONS
 
 NAMES = ("spectral_filter", "spectral_filter_gradient", "mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient")
 KERNELS = {  # what the core has kernels for
-    "cpu": (),
+    "cpu": ("spectral_filter", "spectral_filter_gradient"),
     "cuda": (),
 }
 _FILTER_WORKSPACE, _MODES_WORKSPACE = 8, 6  # the position of workspace among the fields; workspace_bytes follows
