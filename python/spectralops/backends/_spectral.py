@@ -17,7 +17,7 @@ from ..ops.modes_reference import ACTIVATIONS
 
 NAMES = ("spectral_filter", "spectral_filter_gradient", "mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient")
 KERNELS = {  # what the core has kernels for
-    "cpu": (),
+    "cpu": ("mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient"),
     "cuda": (),
 }
 _FILTER_WORKSPACE, _MODES_WORKSPACE = 8, 6  # the position of workspace among the fields; workspace_bytes follows
@@ -30,6 +30,8 @@ def unsupported(function: str, *args) -> str | None:
         return f"no kernel for {function} on {device}"
     if any(isinstance(a, Tensor) and a.dtype not in DTYPES for a in args):
         return f"no kernel for {args[0].dtype}"
+    if device == "cpu" and function in ("mode_dft", "mode_idft") and args[2]:
+        return f"no kernel for {function} with channels last"
     return None
 
 
