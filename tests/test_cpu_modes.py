@@ -179,7 +179,8 @@ def test_dtypes(modes, dtype):
 
 def test_long_sums():
     agree(Dft, draws=1, modes=box((20000,), (5,), (3,)), B=1, C=2)
-    agree(Idft, draws=1, modes=box((400, 9000), (200, 3), (0, 5)), B=1, C=1)
+    agree(Dft, draws=1, modes=box((3000, 6), (2, 3)), B=1, C=1)
+    agree(Idft, draws=1, modes=box((90, 3000), (80, 50), (0, 5)), B=1, C=1)
 
 
 @pytest.mark.parametrize("act", ["identity", "gelu"])

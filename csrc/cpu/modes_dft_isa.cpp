@@ -16,17 +16,17 @@ template <typename T> struct Dft : ModesSlot<compute_t<T>> {
   // E and O of a line.  0 = x - x at the ends, so that NaN and infinity reach both products.
   void fold_line(const T* x, C* even, C* odd) const {
     const i64 n = p.n, pairs = (n - 1) / 2;
+    if (n <= L) {
+      for (i64 j = 1; j <= pairs; ++j) even[j] = widen(x[j]) + widen(x[n - j]), odd[j] = widen(x[j]) - widen(x[n - j]);
+    } else {
+      for (i64 j = 1; j <= pairs; j += L) {
+        const i64 from = pairs < L ? j : least(j, pairs - L + 1);  // the last vector overlaps the one before
+        const vec<C> low = load<C>(x + from), high = reverse<C>(load<C>(x + n - from - L + 1));
+        store_count<C>(even + from, low + high, pairs), store_count<C>(odd + from, low - high, pairs);
+      }
+    }
     even[0] = C(widen(x[0])), odd[0] = even[0] - even[0];
     if (n % 2 == 0) even[n / 2] = C(widen(x[n / 2])), odd[n / 2] = even[n / 2] - even[n / 2];
-    if (pairs < L) {
-      for (i64 j = 1; j <= pairs; ++j) even[j] = widen(x[j]) + widen(x[n - j]), odd[j] = widen(x[j]) - widen(x[n - j]);
-      return;
-    }
-    for (i64 j = 1;; j = least(j + L, pairs - L + 1)) {  // the last vector overlaps the one before
-      const vec<C> low = load<C>(x + j), high = reverse<C>(load<C>(x + n - j - L + 1));
-      store(even + j, low + high), store(odd + j, low - high);
-      if (j > pairs - L) return;
-    }
   }
 
   // Lines [from, from + count) of the unit -> rows [re | im].
