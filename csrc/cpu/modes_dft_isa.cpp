@@ -29,24 +29,23 @@ template <typename T> struct Dft : ModesSlot<compute_t<T>> {
     if (n % 2 == 0) even[n / 2] = C(widen(x[n / 2])), odd[n / 2] = even[n / 2] - even[n / 2];
   }
 
-  // Lines [from, from + count) of the unit -> rows [re | im].
-  void lines(i64 plane, i64 from, i64 count, C* rows) const {
-    const i64 pitch = (p.half + kModeLanes - 1) / kModeLanes * kModeLanes, all = c.n[0] * c.n[1];
+  // The next `count` lines -> rows [re | im].
+  void lines(ModesWalk& walk, i64 count, C* rows) const {
+    const i64 pitch = round_up(p.half, kModeLanes);
     T* const buffer = reinterpret_cast<T*>(own + p.buffer);
     for (i64 l = 0; l < count; l += p.lines) {
       const i64 high = least(p.lines, count - l);
-      for (i64 i = 0; i < high; ++i) {
-        const i64 line = from + l + i;
-        const T* x = this->template line_of<T>(c.x, c.x_stride, plane + line / all, line % all);
-        fold_line(beside(x, c.x_stride[4], p.n, buffer), own + p.even + i * pitch, own + p.odd + i * pitch);
+      for (i64 i = 0; i < high; ++i, walk.next()) {
+        const T* const x = beside(walk.line<T>(c.x, c.x_stride), c.x_stride[4], p.n, buffer);
+        fold_line(x, own + p.even + i * pitch, own + p.odd + i * pitch);
       }
       C* const to = rows + l * p.row;  // the first product's padding is the second's place
       product(own + p.even, pitch, high, static_cast<const C*>(p.cosine), p.columns, p.m, p.half, to, p.row);
       product(own + p.odd, pitch, high, static_cast<const C*>(p.sine), p.columns, p.m, p.half, to + p.m, p.row);
     }
-    const i64 written = p.m + round_up(p.m, L);
-    for (i64 l = 0; l < count; ++l)
-      for (i64 k = written; k < p.row; ++k) rows[l * p.row + k] = 0;
+    const i64 written = p.m + round_up(p.m, L), read = round_up(2 * p.m, L);
+    for (i64 l = 0; l < count && written < read; ++l)
+      for (i64 k = written; k < read; ++k) rows[l * p.row + k] = 0;
   }
 
   // n rows [re (box) | im (box)] -> modes; Step 1: planar, re and im apart; 2: complex pairs.
@@ -95,9 +94,10 @@ template <typename T> struct Dft : ModesSlot<compute_t<T>> {
   void run(i64 plane, i64 planes) const {
     const i64 all = planes * c.n[0];
     C *const rows = own + p.rows, *const slabs = own + p.slabs;
+    ModesWalk walk(c, plane);
     for (i64 s = 0; s < all; s += p.group) {
       const i64 count = least(p.group, all - s);
-      lines(plane, s * c.n[1], count * c.n[1], rows);
+      lines(walk, count * c.n[1], rows);
       for (i64 i = 0; i < count; ++i) {
         const bool done = c.n[0] == 1;
         slab(rows + i * c.n[1] * p.row, done ? this->spectrum(plane + s + i) : nullptr, done ? nullptr : slabs + (s + i) * p.slab);

@@ -61,8 +61,8 @@ template <typename C> struct Idft : ModesSlot<C> {
     }
   }
 
-  // z of `count` lines at rows [re | im]; take(i, z of line i).
-  template <typename F> void lines(const C* rows, i64 count, F&& take) const {
+  // take(z) for each of `count` lines at rows [re | im].
+  template <typename F> void lines(const C* rows, i64 count, F& take) const {
     C *const first = own + p.first, *const second = own + p.second, *const z = own + p.buffer + kModeLanes;
     const i64 pitch = p.columns;
     for (i64 l = 0; l < count; l += p.lines) {
@@ -72,7 +72,7 @@ template <typename C> struct Idft : ModesSlot<C> {
       product(from + p.m, p.row, high, static_cast<const C*>(p.sine), pitch, p.half, p.m, second, pitch);
       for (i64 i = 0; i < high; ++i) {
         unfold(first + i * pitch, second + i * pitch, z);
-        take(l + i, z);
+        take(z);
       }
     }
   }
@@ -87,8 +87,8 @@ template <typename C> struct Idft : ModesSlot<C> {
       for (i64 k = 0; k < p.m; ++k) rows[k] = re[k * step], rows[p.m + k] = im[k * step];
   }
 
-  // take(line of the unit, z)
-  template <typename F> void run(i64 plane, i64 planes, F&& take) const {
+  // take(z) for each line of the unit.
+  template <typename F> void run(i64 plane, i64 planes, F take) const {
     const i64 all = planes * c.n[0];
     C *const rows = own + p.rows, *const slabs = own + p.slabs;
     for (i64 i = 0; i < planes && c.n[0] > 1; ++i) {
@@ -99,7 +99,7 @@ template <typename C> struct Idft : ModesSlot<C> {
       const i64 count = least(p.group, all - s);
       for (i64 i = 0; i < count; ++i)
         slab(c.n[0] > 1 ? nullptr : this->spectrum(plane + s + i), slabs + (s + i) * p.slab, rows + i * c.n[1] * p.row);
-      lines(rows, count * c.n[1], [&](i64 line, const C* z) { take(s * c.n[1] + line, z); });
+      lines(rows, count * c.n[1], take);
     }
   }
 };
@@ -143,20 +143,20 @@ template <typename T> void idft(const ModesPlan& plan) {
   using C = compute_t<T>;
   using Slot = ModesSlot<C>;
   const spectralops_modes_call& c = *plan.call;
-  const auto end = c.activation == SPECTRALOPS_GELU ? (c.grad ? finish<T, true, true> : finish<T, true, false>)
-                                                    : (c.grad ? finish<T, false, true> : finish<T, false, false>);
+  const auto end = [&](auto&&... given) {
+    if (c.activation == SPECTRALOPS_GELU) c.grad ? finish<T, true, true>(given...) : finish<T, true, false>(given...);
+    else c.grad ? finish<T, false, true>(given...) : finish<T, false, false>(given...);
+  };
   Slot::each_unit(plan, [&](const Slot& slot, i64 plane, i64 planes) {
-    const i64 all = c.n[0] * c.n[1];
     T* const buffer = reinterpret_cast<T*>(slot.own + plan.buffer + plan.n + 4 * kModeLanes);
-    const auto beside_of = [&](const void* base, const int64_t(&stride)[5], i64 row, i64 line, T* to) -> const T* {
-      return base ? beside(slot.template line_of<T>(base, stride, row, line), stride[4], plan.n, to) : nullptr;
-    };
-    Idft<C>(slot).run(plane, planes, [&](i64 line, const C* z) {
-      const i64 row = plane + line / all, at = line % all;
-      const C bias = c.bias ? static_cast<const C*>(c.bias)[row % c.channels] : C(0);
-      const T* const skip = beside_of(c.skip, c.skip_stride, row, at, buffer);
-      const T* const grad = beside_of(c.grad, c.grad_stride, row, at, buffer + plan.n);
-      end(z, skip, bias, grad, plan.n, static_cast<T*>(c.y) + (row * all + at) * plan.n);
+    T* y = static_cast<T*>(c.y) + plane * c.n[0] * c.n[1] * plan.n;
+    ModesWalk walk(c, plane);
+    Idft<C>(slot).run(plane, planes, [&](const C* z) {
+      const C bias = c.bias ? static_cast<const C*>(c.bias)[walk.channel] : C(0);
+      const T* const skip = c.skip ? beside(walk.line<T>(c.skip, c.skip_stride), c.skip_stride[4], plan.n, buffer) : nullptr;
+      const T* const grad = c.grad ? beside(walk.line<T>(c.grad, c.grad_stride), c.grad_stride[4], plan.n, buffer + plan.n) : nullptr;
+      end(z, skip, bias, grad, plan.n, y);
+      y += plan.n, walk.next();
     });
   });
 }

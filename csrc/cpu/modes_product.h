@@ -81,7 +81,24 @@ template <typename S> static const S* beside(const S* from, i64 stride, i64 coun
   return buffer;
 }
 
-// A plane's coordinates and a slot's scratch.
+// The lines of a unit's planes one after the other.
+struct ModesWalk {
+  const spectralops_modes_call& c;
+  i64 row, channel, i = 0, j = 0;
+  ModesWalk(const spectralops_modes_call& call, i64 plane) : c(call), row(plane / c.channels), channel(plane % c.channels) {}
+  void next() {
+    if (++j < c.n[1]) return;
+    j = 0;
+    if (++i < c.n[0]) return;
+    i = 0;
+    if (++channel == c.channels) channel = 0, ++row;
+  }
+  template <typename S> const S* line(const void* base, const int64_t (&stride)[5]) const {
+    return static_cast<const S*>(base) + row * stride[0] + channel * stride[1] + i * stride[2] + j * stride[3];
+  }
+};
+
+// A call and a slot's scratch.
 template <typename C> struct ModesSlot {
   const ModesPlan& p;
   const spectralops_modes_call& c;
@@ -89,11 +106,6 @@ template <typename C> struct ModesSlot {
   ModesSlot(const ModesPlan& plan, int index)
       : p(plan), c(*plan.call), own(reinterpret_cast<C*>(plan.scratch) + index * plan.slot) {}
 
-  // Element n3 = 0 of line `line` of a plane of a strided grid.
-  template <typename S> const S* line_of(const void* base, const int64_t (&stride)[5], i64 plane, i64 line) const {
-    return static_cast<const S*>(base) + plane / c.channels * stride[0] + plane % c.channels * stride[1] + line / c.n[1] * stride[2] +
-           line % c.n[1] * stride[3];
-  }
   C* spectrum(i64 plane) const { return static_cast<C*>(c.spectrum) + plane * c.m[0] * p.box * 2; }
   template <typename F> static void each_unit(const ModesPlan& plan, F&& f) {
     const i64 total = plan.call->rows * plan.call->channels;
