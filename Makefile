@@ -64,11 +64,11 @@ $(VENV)/test.stamp: $(VENV)/package.stamp
 	$(PIP) --requirement $(VENV)/test.txt
 	@touch $@
 
-# rational-activations pins an old torch, compressed-tensors and pykan pin what they like: their code alone, and
-# what it imports.
+# rational-activations pins an old torch, compressed-tensors, pykan and neuraloperator pin what they like: their code alone,
+# and what it imports.
 $(VENV)/demo.stamp: $(VENV)/package.stamp
 	@$(PY) -c '$(EXTRAS)' demo >$(VENV)/demo.txt
 	$(PIP) --requirement $(VENV)/demo.txt
-	$(PIP) scipy transformers pydantic loguru psutil pandas sympy pyyaml seaborn
-	$(PIP) --no-deps rational-activations compressed-tensors pykan==0.2.8
+	$(PIP) scipy transformers pydantic loguru psutil pandas sympy pyyaml seaborn requests
+	$(PIP) --no-deps rational-activations compressed-tensors pykan==0.2.8 neuraloperator==2.0.0 tensorly tensorly-torch opt_einsum
 	@touch $@

@@ -26,6 +26,7 @@ _HOMES = {  # file of ops/ -> the public names in it
     "mittag_leffler": ("mittag_leffler",),
     "poly_norm": ("poly_norm",),
     "rational": ("rational",),
+    "spectral_conv": ("spectral_conv",),
     "spectral_filter": ("spectral_filter",),
     "toeplitz_ssm": ("toeplitz_to_ssm",),
     "wavelet": ("wavelet_linear",),
@@ -36,7 +37,7 @@ _SUBMODULES = ("basis", "compat", "distributed", "kernels", "nn", "profile", "te
 OPS = (  # the names that explain and profile take
     "fft_conv", "fft_conv2d", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
-    "spectral_filter",
+    "spectral_conv", "spectral_filter",
 )  # fmt: skip
 __all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .ops.mittag_leffler import mittag_leffler  # noqa: F401
     from .ops.poly_norm import poly_norm  # noqa: F401
     from .ops.rational import rational  # noqa: F401
+    from .ops.spectral_conv import spectral_conv  # noqa: F401
     from .ops.spectral_filter import spectral_filter  # noqa: F401
     from .ops.toeplitz_ssm import toeplitz_to_ssm  # noqa: F401
     from .ops.wavelet import wavelet_linear  # noqa: F401
