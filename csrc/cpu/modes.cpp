@@ -95,7 +95,8 @@ void fill(const Root* roots, i64 f, i64 n, i64 half, double cos_factor, double s
 }
 
 // The last dimension carries the scale and the doubling.  dft: x -> (s c cos, -s c sin); idft: (re, im) -> the same.
-template <typename C> void make_last(const Call& c, bool inverse, const Root* roots, const ModesPlan& p, C* cosine, C* sine) {
+template <typename C>
+void make_last(const Call& c, bool inverse, const Root* roots, const ModesPlan& p, C* cosine, C* sine) {
   const i64 count = (inverse ? p.m : p.half) * p.columns;
   std::fill(cosine, cosine + count, C(0)), std::fill(sine, sine + count, C(0));
   for (i64 r = 0; r < p.m; ++r) {
@@ -105,7 +106,8 @@ template <typename C> void make_last(const Call& c, bool inverse, const Root* ro
   }
 }
 
-template <typename C> void make_axis(const Call& c, int d, bool inverse, const Root* roots, ModeAxis& a, i64* lists, C* cosine, C* sine) {
+template <typename C>
+void make_axis(const Call& c, int d, bool inverse, const Root* roots, ModeAxis& a, i64* lists, C* cosine, C* sine) {
   i64 *const plus = lists, *const minus = plus + a.m, *const pair_of = minus + a.m;
   std::fill(plus, plus + 2 * a.m, -1), std::fill(pair_of, pair_of + a.half, -1);
   a.pairs = 0;
@@ -128,7 +130,8 @@ template <typename C> void make_tables(const Call& c, bool inverse, const Layout
   for (int d = 0; d < 2; ++d)
     if (c.n[d] > 1) {
       make_roots(c.n[d], roots);
-      make_axis(c, d, inverse, roots, p.axis[d], reinterpret_cast<i64*>(work + at.pairs[d]), table(at.axis[d][0]), table(at.axis[d][1]));
+      make_axis(c, d, inverse, roots, p.axis[d], reinterpret_cast<i64*>(work + at.pairs[d]), table(at.axis[d][0]),
+                table(at.axis[d][1]));
     }
   make_roots(p.n, roots);
   make_last(c, inverse, roots, p, table(at.last[0]), table(at.last[1]));

@@ -21,7 +21,7 @@ int mode_mix(const spectralops_mix_call& call, int threads);
 
 constexpr i64 kModeLanes = 16;  // rows of tables and of scratch are padded to this: a vector of any type
 
-// A dimension but the last.  Its modes are grouped by |f|: pair p is at f = u and -f = u modulo n, either of which may be missing.
+// A dimension but the last.  Its modes are grouped by |f|: pair p has u and -u modulo n, either of which may be missing.
 struct ModeAxis {
   i64 n, m, half;  // half = n/2 + 1
   i64 pairs;

@@ -100,7 +100,8 @@ template <typename T> struct Dft : ModesSlot<compute_t<T>> {
       lines(walk, count * c.n[1], rows);
       for (i64 i = 0; i < count; ++i) {
         const bool done = c.n[0] == 1;
-        slab(rows + i * c.n[1] * p.row, done ? this->spectrum(plane + s + i) : nullptr, done ? nullptr : slabs + (s + i) * p.slab);
+        slab(rows + i * c.n[1] * p.row, done ? this->spectrum(plane + s + i) : nullptr,
+             done ? nullptr : slabs + (s + i) * p.slab);
       }
     }
     for (i64 i = 0; i < planes && c.n[0] > 1; ++i) {

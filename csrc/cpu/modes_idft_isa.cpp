@@ -147,14 +147,17 @@ template <typename T> void idft(const ModesPlan& plan) {
     if (c.activation == SPECTRALOPS_GELU) c.grad ? finish<T, true, true>(given...) : finish<T, true, false>(given...);
     else c.grad ? finish<T, false, true>(given...) : finish<T, false, false>(given...);
   };
+  const auto side = [&](const void* base, const int64_t(&stride)[5], const ModesWalk& walk, T* to) -> const T* {
+    return base ? beside(walk.line<T>(base, stride), stride[4], plan.n, to) : nullptr;
+  };
   Slot::each_unit(plan, [&](const Slot& slot, i64 plane, i64 planes) {
     T* const buffer = reinterpret_cast<T*>(slot.own + plan.buffer + plan.n + 4 * kModeLanes);
     T* y = static_cast<T*>(c.y) + plane * c.n[0] * c.n[1] * plan.n;
     ModesWalk walk(c, plane);
     Idft<C>(slot).run(plane, planes, [&](const C* z) {
       const C bias = c.bias ? static_cast<const C*>(c.bias)[walk.channel] : C(0);
-      const T* const skip = c.skip ? beside(walk.line<T>(c.skip, c.skip_stride), c.skip_stride[4], plan.n, buffer) : nullptr;
-      const T* const grad = c.grad ? beside(walk.line<T>(c.grad, c.grad_stride), c.grad_stride[4], plan.n, buffer + plan.n) : nullptr;
+      const T* const skip = side(c.skip, c.skip_stride, walk, buffer);
+      const T* const grad = side(c.grad, c.grad_stride, walk, buffer + plan.n);
       end(z, skip, bias, grad, plan.n, y);
       y += plan.n, walk.next();
     });

@@ -34,9 +34,15 @@ template <typename C, int... I> SO_SIMD vec<C> pick(vec<C> v, mask<C> places, La
 #endif
 }
 // (re, re), (im, im), (im, re) of each pair.
-template <typename C, int... I> SO_SIMD vec<C> reals(vec<C> v, LaneList<I...> all) { return pick<C>(v, mask<C>{(I & ~1)...}, all); }
-template <typename C, int... I> SO_SIMD vec<C> imaginaries(vec<C> v, LaneList<I...> all) { return pick<C>(v, mask<C>{(I | 1)...}, all); }
-template <typename C, int... I> SO_SIMD vec<C> swapped(vec<C> v, LaneList<I...> all) { return pick<C>(v, mask<C>{(I ^ 1)...}, all); }
+template <typename C, int... I> SO_SIMD vec<C> reals(vec<C> v, LaneList<I...> all) {
+  return pick<C>(v, mask<C>{(I & ~1)...}, all);
+}
+template <typename C, int... I> SO_SIMD vec<C> imaginaries(vec<C> v, LaneList<I...> all) {
+  return pick<C>(v, mask<C>{(I | 1)...}, all);
+}
+template <typename C, int... I> SO_SIMD vec<C> swapped(vec<C> v, LaneList<I...> all) {
+  return pick<C>(v, mask<C>{(I ^ 1)...}, all);
+}
 template <typename C, int... I> SO_SIMD vec<C> signs(bool conj, LaneList<I...>) {
   const vec<C> v = {((I & 1) ? C(1) : C(-1))...};
   return conj ? -v : v;
@@ -77,7 +83,8 @@ static void tile(const Mix<C>& m, const C* value, const C* const (*factor)[kTerm
 }
 
 template <int N, typename C>
-static void rows_of(const Mix<C>& m, i64 column, i64 row, i64 rows, i64 term, i64 terms, i64 place, i64 count, const C* const (*factor)[kTerms]) {
+static void rows_of(const Mix<C>& m, i64 column, i64 row, i64 rows, i64 term, i64 terms, i64 place, i64 count,
+                    const C* const (*factor)[kTerms]) {
   for (i64 r = row; r < row + rows;) {
     const C* const value = m.value + r * m.value_row + term * m.value_term + place;
     C* const out = m.out + r * m.out_row + column * m.out_column + place;
@@ -104,6 +111,7 @@ template <typename C> struct Task {
   i64 place, count;
   bool plain;  // factors are of the compute type already
   alignas(64) C converted[kCols * kTerms * kConverted];
+  Task(const Mix<C>& mix, i64 from, i64 numbers, bool direct) : m(mix), place(from), count(numbers), plain(direct) {}
 
   template <int N> void block(i64 column, i64 row, i64 rows, i64 term) {
     const i64 terms = least(kTerms, m.terms - term);
@@ -137,15 +145,17 @@ template <typename C> void mix(const spectralops_mix_call& c, int threads) {
   const bool plain = c.kind == 2 || c.weight_dtype == c.dtype;
   const C* const a = static_cast<const C*>(c.a);
   C* const to = static_cast<C*>(c.out);
-  const Mix<C> m = c.kind == 0   ? Mix<C>{a, c.weight, to, in, one, one, out, out, one, c.rows, c.outputs, c.inputs, one, c.weight_dtype, false, true}
-                   : c.kind == 1 ? Mix<C>{a, c.weight, to, out, one, out, one, in, one, c.rows, c.inputs, c.outputs, one, c.weight_dtype, true, true}
-                                 : Mix<C>{static_cast<const C*>(c.grad), c.a, to, one, out, one, in, one, out,
-                                          c.outputs, c.inputs, c.rows, one, c.dtype, true, false};
+  const C* const grad = static_cast<const C*>(c.grad);
+  const i64 b = c.rows, i = c.inputs, o = c.outputs;
+  const Mix<C> m =
+      c.kind == 0   ? Mix<C>{a, c.weight, to, in, one, one, out, out, one, b, o, i, one, c.weight_dtype, false, true}
+      : c.kind == 1 ? Mix<C>{a, c.weight, to, out, one, out, one, in, one, b, i, o, one, c.weight_dtype, true, true}
+                    : Mix<C>{grad, c.a, to, one, out, one, in, one, out, o, i, b, one, c.dtype, true, false};
   const i64 run = plain ? kRun : kConverted, runs = (one + run - 1) / run;
   const i64 ranges = threads == 1 ? 1 : least((m.columns + kCols - 1) / kCols, 4 * i64(threads));
   parallel_for(threads, runs * ranges, [&](i64 task) {
     const i64 place = task / ranges * run, range = task % ranges;
-    Task<C> t{m, place, least(run, one - place), plain, {}};
+    Task<C> t(m, place, least(run, one - place), plain);
     t.run(m.columns * range / ranges, m.columns * (range + 1) / ranges);
   });
 }

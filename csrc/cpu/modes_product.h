@@ -58,10 +58,13 @@ static void product(const C* a, i64 a_pitch, i64 rows, const C* b, i64 b_pitch, 
     const i64 from = depth * i / blocks, count = depth * (i + 1) / blocks - from;
     const C *left = a + from, *right = b + from * b_pitch;
     i64 v = 0;
-    for (; v + (kMost - 1) * L < width; v += kMost * L) columns<kMost>(left, a_pitch, rows, right + v, b_pitch, count, c + v, c_pitch, i == 0);
-    if constexpr (kMost > 2)
-      for (; v + L < width; v += 2 * L) columns<2>(left, a_pitch, rows, right + v, b_pitch, count, c + v, c_pitch, i == 0);
-    for (; v < width; v += L) columns<1>(left, a_pitch, rows, right + v, b_pitch, count, c + v, c_pitch, i == 0);
+    const auto step = [&](auto columns_of, int wide) {
+      for (; v + (wide - 1) * L < width; v += wide * L)
+        columns_of(left, a_pitch, rows, right + v, b_pitch, count, c + v, c_pitch, i == 0);
+    };
+    step(columns<kMost, C>, kMost);
+    if constexpr (kMost > 2) step(columns<2, C>, 2);
+    step(columns<1, C>, 1);
   }
 }
 
