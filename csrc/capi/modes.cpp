@@ -2,6 +2,8 @@
 
 #include "capi/status.h"
 
+#include <initializer_list>
+
 namespace {
 
 using spectralops::fail;
