@@ -58,8 +58,12 @@ bool general_form(const Call& c, bool gradient, const DeviceLimits& limits, Plan
   while (lanes > kLeastBytes / real && (lane * lanes > limits.shared_limit || (lanes > 16 && 2 * lane * lanes > limits.shared_limit)))
     lanes /= 2;
   if (lane * lanes > limits.shared_limit) return false;
+  while (lanes > kLeastBytes / real && lanes / 2 >= c.rows * c.channels) lanes /= 2;
   plan->lanes = lanes, plan->shared = lane * lanes;
-  plan->threads = plan->shared > kManyBytes ? fft::kAnyThreads : fft::kAnyThreads / 2;
+  // No more threads than a pass of radix 4 has jobs.
+  const i64 jobs = ceil_div(c.n1 * c.n2, 2) * ceil_div(c.n3, 4) * lanes;
+  const i64 most = plan->shared > kManyBytes ? fft::kAnyThreads : fft::kAnyThreads / 2;
+  plan->threads = int(smaller(ceil_div(jobs, 32) * 32, most));
   plan->resident = larger(limits.shared_limit / larger(plan->shared, kManyBytes), 1);
   return true;
 }
@@ -75,8 +79,9 @@ void deal_samples(const Call& c, bool gradient, const DeviceLimits& limits, Plan
   }
   p.chunk = int(chunk);
   plan->chunks = ceil_div(c.rows, chunk);
-  p.items = plan->chunks * c.channels;
-  plan->blocks = ceil_div(p.items, plan->lanes);
+  plan->items = plan->chunks * c.channels;
+  p.items = u32(plan->items);
+  plan->blocks = ceil_div(plan->items, plan->lanes);
 }
 
 i64 take(i64* at, i64 bytes) {
@@ -109,7 +114,7 @@ int make_moments(const Call& c, const Plan& plan) {
 int make_plan(const Call& c, bool gradient, const DeviceLimits& limits, Plan* plan) {
   fft::FilterParams& p = plan->p;
   plan->wide = c.dtype == SPECTRALOPS_F64;
-  constexpr i64 kMost = 0x7fffff00;  // samples, channels and points are counted in 32 bits, blocks too
+  constexpr i64 kMost = 0x7fffff00;  // samples, channels, points and lanes are counted in 32 bits
   const bool counted = c.rows <= kMost && c.channels <= kMost && c.n1 <= kMost / c.n2 && c.n1 * c.n2 <= kMost / c.n3;
   const i64 sizes[3] = {c.n1, c.n2, c.n3};
   bool fits = counted;
@@ -126,12 +131,14 @@ int make_plan(const Call& c, bool gradient, const DeviceLimits& limits, Plan* pl
   p.each_sample = c.samples > 1, p.conj = c.conj != 0, p.dtype = int(c.dtype);
   for (p.lanes_log = 0; 1 << p.lanes_log < plan->lanes;) ++p.lanes_log;
   deal_samples(c, gradient, limits, plan);
-  if (plan->blocks > kMost) return fail(SPECTRALOPS_UNSUPPORTED, "spectral_filter: more than one launch covers");
+  if (plan->items > kMost)
+    return fail(SPECTRALOPS_UNSUPPORTED, "spectral_filter: %lld samples of %lld channels are more than one launch covers",
+                (long long)c.rows, (long long)c.channels);
   const i64 real = plan->wide ? 8 : 4;
   plan->cells = c.n1 * c.n2 * (c.n3 / 2 + 1);
   i64 at = 0;
   plan->moments = take(&at, c.eps >= 0 ? 2 * real * c.rows * c.n1 * c.n2 * c.n3 : 0);
-  plan->sums = take(&at, gradient ? 2 * real * p.items * plan->cells : 0);
+  plan->sums = take(&at, gradient ? 2 * real * plan->items * plan->cells : 0);
   plan->roots = take(&at, plan->side ? 0 : 2 * real * root_count(c));
   plan->order = take(&at, plan->side ? 0 : 4 * order_count(c));
   plan->bytes = at;

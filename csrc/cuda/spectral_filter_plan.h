@@ -19,9 +19,9 @@ template <int SIDE> struct Squares;
 template <> struct Squares<7> { using Filter = fft::FixedGrid<float, 7, 7, 32, 8>; using Gradient = fft::FixedGrid<float, 7, 7, 32, 6>; };
 template <> struct Squares<8> { using Filter = fft::FixedGrid<float, 8, 8, 32, 6>; using Gradient = fft::FixedGrid<float, 8, 8, 32, 4>; };
 template <> struct Squares<14> { using Filter = fft::FixedGrid<float, 14, 14, 32, 3>; using Gradient = fft::FixedGrid<float, 14, 14, 32, 2>; };
-template <> struct Squares<16> { using Filter = fft::FixedGrid<float, 16, 16, 32, 2>; using Gradient = fft::FixedGrid<float, 16, 16, 32, 2>; };
-template <> struct Squares<28> { using Filter = fft::FixedGrid<float, 28, 28, 16, 2>; using Gradient = fft::FixedGrid<float, 28, 28, 8, 3>; };
-template <> struct Squares<32> { using Filter = fft::FixedGrid<float, 32, 32, 16, 2>; using Gradient = fft::FixedGrid<float, 32, 32, 8, 2>; };
+template <> struct Squares<16> { using Filter = fft::FixedGrid<float, 16, 16, 32, 2>; using Gradient = fft::FixedGrid<float, 16, 16, 16, 3>; };
+template <> struct Squares<28> { using Filter = fft::FixedGrid<float, 28, 28, 8, 3>; using Gradient = fft::FixedGrid<float, 28, 28, 8, 3>; };
+template <> struct Squares<32> { using Filter = fft::FixedGrid<float, 32, 32, 8, 2>; };
 template <> struct Squares<56> { using Filter = fft::FixedGrid<float, 56, 56, 8, 1>; };
 
 constexpr i64 kMostLanes = 32;
@@ -58,7 +58,6 @@ template <typename F> int with_gradient_grid(int side, const F& f) {
     case 14: return f(GridKind<Squares<14>::Gradient>{});
     case 16: return f(GridKind<Squares<16>::Gradient>{});
     case 28: return f(GridKind<Squares<28>::Gradient>{});
-    case 32: return f(GridKind<Squares<32>::Gradient>{});
     default: return SPECTRALOPS_UNSUPPORTED;
   }
 }
@@ -73,7 +72,7 @@ struct Plan {
   bool wide = false;
   int side = 0;  // of a square with a kernel of its own; 0: the general one
   int threads = 0;
-  i64 lanes = 0, shared = 0, blocks = 0, resident = 1, chunks = 0;
+  i64 lanes = 0, shared = 0, blocks = 0, resident = 1, chunks = 0, items = 0;
   i64 cells = 0;  // n1 n2 bins
   i64 moments = 0, sums = 0, roots = 0, order = 0, bytes = 0;  // offsets, then their end
 };

@@ -34,7 +34,7 @@ struct FilterParams {
   void* sums;           // of the gradient: (chunks, n1 n2, bins, channels) pairs
   const void* roots;    // of the general kernels: tables, see spectral_filter_any.h
   const int* order;
-  i64 items;  // chunks x channels
+  u32 items;  // chunks x channels
   int rows, channels, groups, group_channels;
   int chunk;         // samples a lane takes
   bool each_sample;  // the weight has one
@@ -43,22 +43,17 @@ struct FilterParams {
   Axis axis[3];
 };
 
-// The channel of a lane, and its samples.
-struct Owner {
-  int first, channel, count;
-  SO_DEVICE Owner(const FilterParams& p, i64 item) : first(0), channel(0), count(0) {
-    if (item >= p.items) return;
-    first = int(item / p.channels) * p.chunk, channel = int(item % p.channels);
-    count = p.rows - first < p.chunk ? p.rows - first : p.chunk;
-  }
-};
-
-// One grid of a lane; `live` is false where the lane has none.
+// Grid number `step` of a lane, which is number `item`; `live` is false where it has none. Made anew for every step: a division
+// costs less than two registers through all the transforms.
 struct GridOf {
   int row, channel;
   bool live;
-  SO_DEVICE GridOf(const Owner& owner, int step)
-      : row(step < owner.count ? owner.first + step : 0), channel(owner.channel), live(step < owner.count) {}
+  SO_DEVICE GridOf(const FilterParams& p, u32 item, int step) : row(0), channel(0), live(false) {
+    if (item >= p.items) return;
+    const int first = int(item / u32(p.channels)) * p.chunk + step;
+    channel = int(item % u32(p.channels)), live = first < p.rows;
+    row = live ? first : 0;
+  }
   SO_DEVICE i64 at(const GridArray& a) const { return i64(row) * a.row + i64(channel) * a.channel; }
 };
 

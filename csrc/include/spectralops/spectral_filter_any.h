@@ -231,9 +231,9 @@ template <typename C>
 SO_KERNEL(kAnyThreads, 1)
 filter_any(const FilterParams p) {
   const Cells<C> g(p, dynamic_shared<Pair<C>>());
-  const Owner owner(p, (i64(blockIdx.x) << g.log) + (threadIdx.x & ((1u << g.log) - 1)));
+  const u32 item = (blockIdx.x << g.log) + (threadIdx.x & ((1u << g.log) - 1));
   for (int step = 0; step < p.chunk; ++step) {
-    const GridOf grid(owner, step);
+    const GridOf grid(p, item, step);
     load_cells(g, p, p.x, grid, true);
     forward_cells(g, p);
     const Weight<C> weight(p, grid, g.points(), g.cells());
@@ -258,11 +258,10 @@ filter_any_gradient(const FilterParams p) {
   const Cells<C> g(p, shared);
   Cells<C> h = g;
   h.data += (g.pairs() * 2 * g.bins) << g.log;
-  const i64 item = (i64(blockIdx.x) << g.log) + (threadIdx.x & ((1u << g.log) - 1));
-  const Owner owner(p, item);
-  Pair<C>* sums = static_cast<Pair<C>*>(p.sums) + item / p.channels * (i64(g.cells()) * p.channels) + item % p.channels;
+  const u32 item = (blockIdx.x << g.log) + (threadIdx.x & ((1u << g.log) - 1)), channels = u32(p.channels);
+  Pair<C>* sums = static_cast<Pair<C>*>(p.sums) + item / channels * (i64(g.cells()) * channels) + item % channels;
   for (int step = 0; step < p.chunk; ++step) {
-    const GridOf grid(owner, step);
+    const GridOf grid(p, item, step);
     load_cells(g, p, p.x, grid, true);
     forward_cells(g, p);
     load_cells(h, p, p.grad, grid, false);

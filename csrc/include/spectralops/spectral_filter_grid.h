@@ -30,13 +30,18 @@ template <typename E> struct Job {
   using C = typename E::C;
   int lane, job;
   bool row, both, column;
-  SO_DEVICE Job()
-      : lane(int(threadIdx.x) % E::LANES), job(int(threadIdx.x) / E::LANES), row(job < E::PAIRS),
+  SO_DEVICE explicit Job(int thread)
+      : lane(thread % E::LANES), job(thread / E::LANES), row(job < E::PAIRS),
         both(E::N1 % 2 == 0 || job + E::PAIRS < E::N1), column(job < E::BINS) {}
+  SO_DEVICE u32 item() const { return blockIdx.x * u32(E::LANES) + u32(lane); }
   SO_DEVICE Pair<C>* row_of(Pair<C>* cells) const { return cells + job * E::PITCH * E::LANES + lane; }
   SO_DEVICE Pair<C>* column_of(Pair<C>* cells) const { return cells + job * E::LANES + lane; }
   static constexpr int NEXT = E::PAIRS * E::PITCH * E::LANES;  // from the first row's cells to the second's
 };
+
+// An address that N loads are relative to. Of many it is unknown to the compiler from every fourth on, which would begin all of
+// them before the first is needed, and spill.
+template <int N> SO_DEVICE int some_ahead(int at, int step) { return N > 16 && step % 4 == 0 ? hidden(at) : at; }
 
 template <typename E>
 SO_DEVICE void load_pair(const FilterParams& p, const GridArray& from, const GridOf& grid, const Job<E>& job,
@@ -63,11 +68,13 @@ SO_DEVICE void normalise_pair(const FilterParams& p, const GridOf& grid, const J
                               typename E::C (&y)[E::N2]) {
   if (p.moments == nullptr || !grid.live || !job.row) return;
   const Normalise<typename E::C> norm(p, grid, E::POINTS);
+  int at = job.job * E::N2;
   SO_UNROLL
-  for (int i = 0; i < E::N2; ++i) x[i] = norm(x[i], job.job * E::N2 + i);
+  for (int i = 0; i < E::N2; ++i) x[i] = norm(x[i], (at = some_ahead<E::N2>(at, i)) + i);
   if (!job.both) return;
+  at += E::PAIRS * E::N2;
   SO_UNROLL
-  for (int i = 0; i < E::N2; ++i) y[i] = norm(y[i], (job.job + E::PAIRS) * E::N2 + i);
+  for (int i = 0; i < E::N2; ++i) y[i] = norm(y[i], (at = some_ahead<E::N2>(at, i)) + i);
 }
 
 // Rows in time -> twice their half spectra in shared memory.
@@ -116,11 +123,12 @@ SO_DEVICE void store_pair(const FilterParams& p, const GridOf& grid, const Job<E
     if (p.residual.data) {
       const T* a = static_cast<const T*>(p.residual.data) + grid.at(p.residual) + job.job * p.residual.n2;
       const T* b = a + E::PAIRS * p.residual.n2;
+      int step = p.residual.n3;
       SO_UNROLL
-      for (int i = 0; i < E::N2; ++i) x[i] += C(widen(a[i * p.residual.n3]));
+      for (int i = 0; i < E::N2; ++i) x[i] += C(widen(a[i * (step = some_ahead<E::N2>(step, i))]));
       if (job.both) {
         SO_UNROLL
-        for (int i = 0; i < E::N2; ++i) y[i] += C(widen(b[i * p.residual.n3]));
+        for (int i = 0; i < E::N2; ++i) y[i] += C(widen(b[i * (step = some_ahead<E::N2>(step, i))]));
       }
     }
     T* a = static_cast<T*>(const_cast<void*>(p.y.data)) + grid.at(p.y) + job.job * p.y.n2;
@@ -157,8 +165,9 @@ SO_DEVICE void filter_column(const FilterParams& p, const GridOf& grid, const Jo
   take_column<E>(column, x, y);
   line<E::N1>(x, y);
   const Weight<C> weight(p, grid, E::POINTS, E::CELLS);
+  int at = job.job;
   SO_UNROLL
-  for (int k = 0; k < E::N1; ++k) multiply(x[k], y[k], weight(k * E::BINS + job.job));
+  for (int k = 0; k < E::N1; ++k) multiply(x[k], y[k], weight((at = some_ahead<E::N1>(at, k)) + k * E::BINS));
   line<E::N1>(y, x);
   give_column<E>(column, x, y);
 }
@@ -167,17 +176,17 @@ template <typename E>
 SO_KERNEL(E::THREADS, E::BLOCKS)
 filter_grid(const FilterParams p) {
   using C = typename E::C;
-  const Job<E> job;
-  const Owner owner(p, i64(blockIdx.x) * E::LANES + job.lane);
   Pair<C>* cells = dynamic_shared<Pair<C>>();
+  SO_UNROLL_BY(1)
   for (int step = 0; step < p.chunk; ++step) {
-    const GridOf grid(owner, step);
+    const Job<E> job(hidden(int(threadIdx.x)));
+    const GridOf grid(p, job.item(), step);
     C x[E::N2], y[E::N2];
     load_pair(p, p.x, grid, job, x, y);
     normalise_pair(p, grid, job, x, y);
     rows_forward(job, x, y, cells);  // into cells that this thread alone has read since the last barrier
     __syncthreads();
-    filter_column<E>(p, grid, job, cells);
+    filter_column<E>(p, grid, Job<E>(hidden(int(threadIdx.x))), cells);
     __syncthreads();
     if (!job.row) continue;
     rows_inverse(job, job.row_of(cells), x, y);
@@ -191,15 +200,14 @@ template <typename E>
 SO_KERNEL(E::THREADS, E::BLOCKS)
 filter_grid_gradient(const FilterParams p) {
   using C = typename E::C;
-  const Job<E> job;
-  const i64 item = i64(blockIdx.x) * E::LANES + job.lane;
-  const Owner owner(p, item);
   Pair<C>*cells = dynamic_shared<Pair<C>>(), *others = cells + E::SHARED;
   C sum_x[E::N1], sum_y[E::N1];
   SO_UNROLL
   for (int k = 0; k < E::N1; ++k) sum_x[k] = sum_y[k] = C(0);
+  SO_UNROLL_BY(1)
   for (int step = 0; step < p.chunk; ++step) {
-    const GridOf grid(owner, step);
+    const Job<E> job(hidden(int(threadIdx.x)));
+    const GridOf grid(p, job.item(), step);
     SO_UNROLL_BY(1)
     for (int which = 0; which < 2; ++which) {
       C x[E::N2], y[E::N2];
@@ -215,16 +223,20 @@ filter_grid_gradient(const FilterParams p) {
       give_column<E>(job.column_of(cells), x, y);  // as nobody else reads it
       take_column<E>(job.column_of(others), x, y);
       line<E::N1>(x, y);
+      int at = job.job * E::LANES + job.lane;
       SO_UNROLL
       for (int k = 0; k < E::N1; ++k) {
-        const Pair<C> a = job.column_of(cells)[k * E::PITCH * E::LANES], v = conj_product(a, Pair<C>{x[k], y[k]});
+        at = some_ahead<E::N1>(at, k);
+        const Pair<C> a = cells[at + k * E::PITCH * E::LANES], v = conj_product(a, Pair<C>{x[k], y[k]});
         sum_x[k] += v.x, sum_y[k] += v.y;
       }
     }
     __syncthreads();
   }
+  const Job<E> job(hidden(int(threadIdx.x)));
+  const u32 item = job.item();
   if (!job.column || item >= p.items) return;
-  Pair<C>* to = static_cast<Pair<C>*>(p.sums) + item / p.channels * (i64(E::CELLS) * p.channels) + item % p.channels;
+  Pair<C>* to = static_cast<Pair<C>*>(p.sums) + item / u32(p.channels) * (i64(E::CELLS) * p.channels) + item % u32(p.channels);
   SO_UNROLL
   for (int k = 0; k < E::N1; ++k) to[i64(k * E::BINS + job.job) * p.channels] = Pair<C>{sum_x[k], sum_y[k]};
 }

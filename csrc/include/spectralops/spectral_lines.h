@@ -10,11 +10,13 @@ namespace fft {
 
 constexpr SO_HOST_DEVICE int common_factor(int a, int b) { return b == 0 ? a : common_factor(b, a % b); }
 
-// What is split off N points: the power of two where the rest has another prime, of a larger power 4.
+// What is split off N points: the smaller of a power of two and the odd rest, or 4 of a power of two. Fewest registers so.
 constexpr SO_HOST_DEVICE int first_factor(int n) {
   int power = 1;
   while (n % (2 * power) == 0) power *= 2;
-  return power == n ? 4 : power > 1 ? power : n % 3 == 0 ? 3 : n % 5 == 0 ? 5 : 7;
+  if (power == n) return 4;
+  if (power == 1) return n % 3 == 0 ? 3 : n % 5 == 0 ? 5 : 7;
+  return power < n / power ? power : n / power;
 }
 // The inverse of a modulo m.
 constexpr SO_HOST_DEVICE int inverse_of(int a, int m) {
