@@ -291,7 +291,7 @@ class Passes(NamedTuple):
 
 
 # spectral_filter on other grids: a product a dimension and direction, ...
-SPECTRAL_FILTER_PASSES = Passes(64, 64, 32, 4, 2)
+SPECTRAL_FILTER_PASSES = Passes(64, 64, 32, 8, 2)
 # ... and columns there and back, by points rounded up; `channels` are columns.
-SPECTRAL_FILTER_COLUMNS = {16: Filter(128, 4), 32: Filter(64, 4), 64: Filter(64, 8)}
+SPECTRAL_FILTER_COLUMNS = {16: Filter(128, 4), 32: Filter(64, 8), 64: Filter(32, 8)}
 SPECTRAL_FILTER_WORKSPACE = 1 << 27  # elements of half spectra in memory at a time

@@ -18,8 +18,8 @@ from . import configs
 from . import spectral_filter_dft as grids
 from . import spectral_filter_passes as passes
 from .common import cdiv, launch, load, next_power_of_2, store
-from .fft_conv_dft import input_precision
-from .spectral_filter_dft import back, bins, filtered, normalised, places, transform
+from .fft_conv_dft import input_precision, operand
+from .spectral_filter_dft import back, bins, filtered, places, transform
 
 
 @triton.jit(do_not_specialize=["n2", "n3"])
@@ -31,21 +31,24 @@ def filter_kernel(
 ):  # fmt: skip
     blocks = tl.cdiv(channels, TC)
     b, i_c = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
-    i_3, i_2, c, m = places(i_c, n2, n3, channels, P2, P3, TC, WIDE)
-    x = load(p_x + b * x_b + i_3 * x_3 + i_2 * x_2 + c * x_c, m)
-    x = normalised(x, p_mean, b * (n2 * n3) + i_2 * n3 + i_3, points, p_nw, p_nb, c, m)
     if p_mean is not None:
-        x = tl.where(m, x, 0.0)
-    re, im = transform(x, p_w, P2, P3, B, TC, PRECISION)
+        p_mean += b * (n2 * n3)
+    re, im = transform(p_x + b * x_b, x_2, x_3, x_c, p_mean, points, p_nw, p_nb, p_w, i_c, n2, n3, channels, WIDE,
+                       P2, P3, B, TC, PRECISION)  # fmt: skip
 
-    o, _, c_q, m_q = bins(i_c, n2, n3, channels, P2, B, TC)
+    o, _, c, m = bins(i_c, n2, n3, channels, P2, B, TC)
     groups = channels // per_group
-    re, im = filtered(re, im, p_q + b * q_s, o * groups + c_q // per_group, m_q, CONJ)
+    re, im = filtered(re, im, p_q + b * q_s, o * groups + c // per_group, m, CONJ)
 
-    y = back(re, im, p_w, P2, P3, B, TC, PRECISION)
-    if p_r is not None:
-        y += load(p_r + b * r_b + i_3 * r_3 + i_2 * r_2 + c * r_c, m)
-    store(p_y + b * y_b + i_3 * y_3 + i_2 * y_2 + c * y_c, y, m)
+    re, im = operand(re, PRECISION), operand(im, PRECISION)
+    for first in tl.static_range(0, P2, 16):
+        y = back(re, im, p_w, first, P2, P3, B, TC, PRECISION)
+        i_3, i_2, c, m = places(i_c, first, n2, n3, channels, P3, TC, WIDE)
+        if p_r is not None:
+            y += load(p_r + b * r_b + i_3 * r_3 + i_2 * r_2 + c * r_c, m)
+        store(p_y + b * y_b + i_3 * y_3 + i_2 * y_2 + c * y_c, y, m)
+        if first + 16 < P2:
+            tl.debug_barrier()
 
 
 # ---- host ----------------------------------------------------------------------------------------
@@ -63,7 +66,7 @@ def tile(x: torch.Tensor, kind: str, mode: str) -> tuple[dict, dict]:
     arguments = {"p_w": grids.tables(n2, n3, mode == "tf32", x.device), "n2": n2, "n3": n3, "channels": channels,
                  "points": x.shape[0] * n2 * n3, "P2": p2, "P3": p3, "B": b,
                  "TC": min(row.channels, max(4, next_power_of_2(channels))), "PRECISION": mode}  # fmt: skip
-    return arguments, {"warps": row.warps, "stages": 1, "fuse": True, "registers": min(255, 2048 // row.warps)}
+    return arguments, {"warps": row.warps, "stages": 1, "fuse": True}
 
 
 def spectral_filter(x, weight, norm_weight, norm_bias, residual, eps, conj):

@@ -1,15 +1,15 @@
 """What the kernels of spectral_filter share: the transform of a grid that one program holds, tables, layer norms, W.
 
-A tile of a sample is (P3; n2, c), sides padded to P2, P3 in {16, 32}: n3 down the rows, n2 and TC channels along the columns,
-so that rows are transformed by one real product from the left, with the B >= N3 // 2 + 1 frequencies of the half spectrum.
-Then k3 and n2 change places and columns are one complex product:
+A program holds TC channels of a sample, sides padded to P2, P3 in {16, 32}.  It reads slabs (P3; n2, c), n3 down the rows, 16 n2
+and the channels along the columns, so that rows are transformed by a real product from the left, with the B >= N3 // 2 + 1
+frequencies of the half spectrum.  Then k3 and n2 change places and columns are a complex product, to which each slab adds:
 
     (P3; n2, c)  -- [Re; Im] W3 -->  (2, B; n2, c)  --> (n2; k3, c) twice  -- W2 -->  (k2; k3, c) twice      and back
 
-    W3 = exp(-2 pi i k3 n3 / N3)    W2 = exp(-2 pi i k2 n2 / N2)    back conj(W2), then c_k / N3 [Re, -Im] conj(W3)
+    W3 = exp(-2 pi i k3 n3 / N3)    W2 = exp(-2 pi i k2 n2 / N2)    back conj(W2), then c_k / N [Re, -Im] conj(W3)
 
-Two changes of places through shared memory forth and back is the fewest: data never leaves the program between load and store.
-Real products count (P3 / N3) (P2 / N2) as much as dense sums of the sizes themselves, and B against the half spectrum.
+Every warp holds a matrix and columns of its own of the data; slabs of 16 keep matrices, three tf32 products for one, to 32
+registers.  Data crosses between warps once forth and once back, the least there is, and W comes in the order of spectra.
 
 Operands as in fft_conv_dft.py: float32 and float16 data three tf32 products for one, bfloat16 one; a gradient, float32 whatever
 x is, always three.
@@ -26,7 +26,7 @@ import triton.language as tl
 from . import common, configs
 from . import fft_conv_dft as dft
 from .common import cdiv, double_bits, launch, load, next_power_of_2, runnable
-from .fft_conv_dft import operand, times_matrix
+from .fft_conv_dft import operand
 from .poly_norm import number
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -42,53 +42,31 @@ def part(p, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PERIOD: tl.constexpr, KEE
 
 
 @triton.jit
-def transform(
-    x, p_w, P2: tl.constexpr, P3: tl.constexpr, B: tl.constexpr, TC: tl.constexpr, PRECISION: tl.constexpr, KEEP: tl.constexpr = ""
-):  # fmt: skip
-    """(P3; n2, c) -> (k2; k3, c), real and imaginary part."""
-    x = operand(x, PRECISION)
-    if B < 16:  # a product has 16 rows
-        z = tl.dot(part(p_w, 2 * B, P3, P3, KEEP), x, input_precision=PRECISION)
-        re, im = tl.split(tl.permute(tl.reshape(z, (2, B, P2, TC)), (2, 1, 3, 0)))
+def added(a_re, a_im, p, re, im, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SIZE: tl.constexpr, INVERSE: tl.constexpr,
+          KEEP: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+    """a + W (re + i im), or a + conj(W) (re + i im), W a part (ROWS, COLUMNS) of a table of SIZE rows: all products with one part
+    of W before the other's, as every warp holds all of the matrix.
+    """
+    w = part(p, ROWS, COLUMNS, SIZE, KEEP)
+    a_re = tl.dot(w, re, a_re, input_precision=PRECISION)
+    a_im = tl.dot(w, im, a_im, input_precision=PRECISION)
+    w = part(p + SIZE * SIZE, ROWS, COLUMNS, SIZE, KEEP)
+    if INVERSE:
+        a_re = tl.dot(w, im, a_re, input_precision=PRECISION)
+        return a_re, a_im - tl.dot(w, re, input_precision=PRECISION)
     else:
-        re = tl.dot(part(p_w, B, P3, P3, KEEP), x, input_precision=PRECISION)
-        im = tl.dot(part(p_w + B * P3, B, P3, P3, KEEP), x, input_precision=PRECISION)
-        re, im = tl.permute(tl.reshape(re, (B, P2, TC)), (1, 0, 2)), tl.permute(tl.reshape(im, (B, P2, TC)), (1, 0, 2))
-    re, im = tl.reshape(re, (P2, B * TC)), tl.reshape(im, (P2, B * TC))
-    return times_matrix(p_w + 4 * B * P3, re, im, P2, False, KEEP, PRECISION)
+        a_im = tl.dot(w, re, a_im, input_precision=PRECISION)
+        return a_re - tl.dot(w, im, input_precision=PRECISION), a_im
 
 
 @triton.jit
-def back(re, im, p_w, P2: tl.constexpr, P3: tl.constexpr, B: tl.constexpr, TC: tl.constexpr, PRECISION: tl.constexpr):
-    """N2 times the inverse."""
-    re, im = times_matrix(p_w + 4 * B * P3, re, im, P2, True, "evict_last", PRECISION)
-    re, im = tl.reshape(re, (P2, B, TC)), tl.reshape(im, (P2, B, TC))
-    p = p_w + 2 * B * P3
-    if B < 16:
-        z = tl.reshape(tl.permute(tl.join(re, im), (3, 1, 0, 2)), (2 * B, P2 * TC))
-        return tl.dot(part(p, P3, 2 * B, 2 * B, ""), operand(z, PRECISION), input_precision=PRECISION)
-    else:
-        re, im = tl.reshape(tl.permute(re, (1, 0, 2)), (B, P2 * TC)), tl.reshape(tl.permute(im, (1, 0, 2)), (B, P2 * TC))
-        y = tl.dot(part(p, P3, B, 2 * B, ""), operand(re, PRECISION), input_precision=PRECISION)
-        return tl.dot(part(p + B, P3, B, 2 * B, ""), operand(im, PRECISION), y, input_precision=PRECISION)
-
-
-@triton.jit
-def places(i_c, n2, n3, channels, P2: tl.constexpr, P3: tl.constexpr, TC: tl.constexpr, WIDE: tl.constexpr):
-    """n3, n2, c of a tile (P3; n2, c) and which of them exist."""
-    column, row = tl.arange(0, P2 * TC)[None, :], tl.arange(0, P3)[:, None]
-    i_2, c = column // TC, i_c * TC + column % TC
+def places(i_c, first, n2, n3, channels, P3: tl.constexpr, TC: tl.constexpr, WIDE: tl.constexpr):
+    """n3, n2, c of a slab (P3; 16 n2 from `first`, c) and which of them exist."""
+    column, row = tl.arange(0, 16 * TC)[None, :], tl.arange(0, P3)[:, None]
+    i_2, c = first + column // TC, i_c * TC + column % TC
     m = (row < n3) & (i_2 < n2) & (c < channels)
     dtype: tl.constexpr = tl.int64 if WIDE else tl.int32
     return row.to(dtype), i_2.to(dtype), c.to(dtype), m
-
-
-@triton.jit
-def bins(i_c, n2, n3, channels, P2: tl.constexpr, B: tl.constexpr, TC: tl.constexpr):
-    """Position in the half spectrum (N2, N3 // 2 + 1), k3 and c of a tile (k2; k3, c), and which exist."""
-    column, row = tl.arange(0, B * TC)[None, :], tl.arange(0, P2)[:, None]
-    k3, c, half = column // TC, i_c * TC + column % TC, n3 // 2 + 1
-    return row * half + k3, k3, c, (row < n2) & (k3 < half) & (c < channels)
 
 
 @triton.jit
@@ -100,7 +78,59 @@ def normalised(x, p_mean, point, points, p_nw, p_nb, c, m):
             x *= load(p_nw + c, m)
         if p_nb is not None:
             x += load(p_nb + c, m)
+        x = tl.where(m, x, 0.0)
     return x
+
+
+@triton.jit
+def transform(
+    p_x, x_2, x_3, x_c, p_mean, points, p_nw, p_nb, p_w, i_c, n2, n3, channels, WIDE: tl.constexpr,
+    P2: tl.constexpr, P3: tl.constexpr, B: tl.constexpr, TC: tl.constexpr, PRECISION: tl.constexpr, KEEP: tl.constexpr = "",
+):  # fmt: skip
+    """The sample at p_x -> (k2; k3, c), real and imaginary part."""
+    a_re, a_im = tl.zeros([P2, B * TC], tl.float32), tl.zeros([P2, B * TC], tl.float32)
+    for first in tl.static_range(0, P2, 16):
+        i_3, i_2, c, m = places(i_c, first, n2, n3, channels, P3, TC, WIDE)
+        x = load(p_x + i_3 * x_3 + i_2 * x_2 + c * x_c, m)
+        x = operand(normalised(x, p_mean, i_2 * n3 + i_3, points, p_nw, p_nb, c, m), PRECISION)
+        if B < 16:  # a product has 16 rows
+            z = tl.dot(part(p_w, 2 * B, P3, P3, KEEP), x, input_precision=PRECISION)
+            re, im = tl.split(tl.permute(tl.reshape(z, (2, B, 16, TC)), (2, 1, 3, 0)))
+        else:
+            re = tl.dot(part(p_w, B, P3, P3, KEEP), x, input_precision=PRECISION)
+            im = tl.dot(part(p_w + B * P3, B, P3, P3, KEEP), x, input_precision=PRECISION)
+            re, im = tl.permute(tl.reshape(re, (B, 16, TC)), (1, 0, 2)), tl.permute(tl.reshape(im, (B, 16, TC)), (1, 0, 2))
+        re, im = operand(tl.reshape(re, (16, B * TC)), PRECISION), operand(tl.reshape(im, (16, B * TC)), PRECISION)
+        a_re, a_im = added(a_re, a_im, p_w + 4 * B * P3 + first, re, im, P2, 16, P2, False, KEEP, PRECISION)
+        if first + 16 < P2:
+            tl.debug_barrier()  # nothing is loaded, or kept, for two slabs at once
+    return a_re, a_im
+
+
+@triton.jit
+def back(
+    re, im, p_w, first: tl.constexpr, P2: tl.constexpr, P3: tl.constexpr, B: tl.constexpr, TC: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """A slab of the inverse; re and im are operands."""
+    zero = tl.zeros([16, B * TC], tl.float32)
+    re, im = added(zero, zero, p_w + 4 * B * P3 + first * P2, re, im, 16, P2, P2, True, "evict_last", PRECISION)
+    re, im = tl.reshape(re, (16, B, TC)), tl.reshape(im, (16, B, TC))
+    p = p_w + 2 * B * P3
+    if B < 16:
+        z = tl.reshape(tl.permute(tl.join(re, im), (3, 1, 0, 2)), (2 * B, 16 * TC))
+        return tl.dot(part(p, P3, 2 * B, 2 * B, ""), operand(z, PRECISION), input_precision=PRECISION)
+    else:
+        re, im = tl.reshape(tl.permute(re, (1, 0, 2)), (B, 16 * TC)), tl.reshape(tl.permute(im, (1, 0, 2)), (B, 16 * TC))
+        y = tl.dot(part(p, P3, B, 2 * B, ""), operand(re, PRECISION), input_precision=PRECISION)
+        return tl.dot(part(p + B, P3, B, 2 * B, ""), operand(im, PRECISION), y, input_precision=PRECISION)
+
+
+@triton.jit
+def bins(i_c, n2, n3, channels, P2: tl.constexpr, B: tl.constexpr, TC: tl.constexpr):
+    """Position in the half spectrum (N2, N3 // 2 + 1), k3 and c of a tile (k2; k3, c), and which exist."""
+    column, row = tl.arange(0, B * TC)[None, :], tl.arange(0, P2)[:, None]
+    k3, c, half = column // TC, i_c * TC + column % TC, n3 // 2 + 1
+    return row * half + k3, k3, c, (row < n2) & (k3 < half) & (c < channels)
 
 
 @triton.jit

@@ -19,7 +19,7 @@ from . import spectral_filter_passes as passes
 from .common import cdiv, launch, load
 from .fft_conv_dft import input_precision
 from .spectral_filter import tile
-from .spectral_filter_dft import bins, normalised, places, put_pairs, transform
+from .spectral_filter_dft import bins, put_pairs, transform
 
 
 @triton.jit(do_not_specialize=["n2", "n3", "batch", "steps"])
@@ -31,18 +31,19 @@ def gradient_kernel(
     """sum of conj(X) G over `steps` samples -> (chunks, N2, bins, C, 2), times c / N."""
     blocks = tl.cdiv(channels, TC)
     chunk, i_c = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    i_3, i_2, c, m = places(i_c, n2, n3, channels, P2, P3, TC, WIDE)
     re, im = tl.zeros([P2, B * TC], tl.float32), tl.zeros([P2, B * TC], tl.float32)
-    for step in tl.range(0, tl.minimum(steps, batch - chunk * steps)):
-        b = chunk.to(tl.int64) * steps + step
-        x = load(p_x + b * x_b + i_3 * x_3 + i_2 * x_2 + c * x_c, m)
-        x = normalised(x, p_mean, b * (n2 * n3) + i_2 * n3 + i_3, points, p_nw, p_nb, c, m)
+    for step in tl.range(0, tl.minimum(steps, batch - chunk * steps), disable_licm=True):
+        # 0, but the compiler cannot know: what hangs on it is computed anew, where it would fill registers from step to step
+        b, zero = chunk.to(tl.int64) * steps + step, step >> 30
         if p_mean is not None:
-            x = tl.where(m, x, 0.0)
-        x_re, x_im = transform(x, p_w, P2, P3, B, TC, PRECISION)
+            p_m = p_mean + b * (n2 * n3)
+        else:
+            p_m = None
+        x_re, x_im = transform(p_x + b * x_b, x_2, x_3, x_c, p_m, points, p_nw, p_nb, p_w + zero, i_c + zero, n2, n3, channels,
+                               WIDE, P2, P3, B, TC, PRECISION)  # fmt: skip
         tl.debug_barrier()  # nothing is loaded, or kept, for two transforms at once
-        g = load(p_g + b * g_b + i_3 * g_3 + i_2 * g_2 + c * g_c, m)
-        g_re, g_im = transform(g, p_w, P2, P3, B, TC, PRECISION, "evict_last")
+        g_re, g_im = transform(p_g + b * g_b, g_2, g_3, g_c, None, points, None, None, p_w + zero, i_c + zero, n2, n3, channels,
+                               WIDE, P2, P3, B, TC, PRECISION, "evict_last")  # fmt: skip
         re += x_re * g_re + x_im * g_im
         im += x_re * g_im - x_im * g_re
     o, k3, c_q, m_q = bins(i_c, n2, n3, channels, P2, B, TC)

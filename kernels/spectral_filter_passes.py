@@ -24,8 +24,8 @@ from . import configs
 from . import fft_conv_dft as dft
 from . import spectral_filter_dft as grids
 from .common import cdiv, launch, load, next_power_of_2, store
-from .fft_conv_dft import input_precision, operand, times_matrix
-from .spectral_filter_dft import filtered, normalised, part
+from .fft_conv_dft import input_precision, operand
+from .spectral_filter_dft import added, filtered, normalised, part
 
 # ---- kernels -------------------------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ def rows_kernel(
         m = (i_3 < n3) & (c < channels)
         x = load(p + i_3.to(tl.int64) * x_3, m)
         if p_mean is not None:
-            x = tl.where(m, normalised(x, p_mean, outer * n3 + i_3, points, p_nw, p_nb, c, m), 0.0)
+            x = normalised(x, p_mean, outer * n3 + i_3, points, p_nw, p_nb, c, m)
         x = operand(x, PRECISION)
         re = tl.dot(part(p_row + i, BM, BK, PERIOD, ""), x, re, input_precision=PRECISION)
         im = tl.dot(part(p_row + i + tiles * (BM * PERIOD), BM, BK, PERIOD, ""), x, im, input_precision=PRECISION)
@@ -114,10 +114,13 @@ def there_and_back_kernel(
     outer, k, c = work(inner, 1, BM, TN)
     m = (k < n) & (c < inner)
     p = p_z + (outer * n + k) * inner + c
-    re, im = times_matrix(p_w, load(p, m), load(p + plane, m), BM, False, "", PRECISION)
+    zero = tl.zeros([BM, TN], tl.float32)
+    re, im = operand(load(p, m), PRECISION), operand(load(p + plane, m), PRECISION)
+    re, im = added(zero, zero, p_w, re, im, BM, BM, BM, False, "", PRECISION)
     p_s, o = spectrum_place(p_q, outer, q_s, k, c, inner, channels, per_group)
     re, im = filtered(re, im, p_s, o, m, CONJ)
-    re, im = times_matrix(p_w, re, im, BM, True, "evict_last", PRECISION)
+    re, im = operand(re, PRECISION), operand(im, PRECISION)
+    re, im = added(zero, zero, p_w, re, im, BM, BM, BM, True, "evict_last", PRECISION)
     tl.store(p, re, mask=m)
     tl.store(p + plane, im, mask=m)
 
