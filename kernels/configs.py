@@ -256,3 +256,42 @@ FFT_CONV_COLUMN_WARPS = 4
 FFT_CONV_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
 FFT_CONV_SLAB = 4096  # points from which on a gradient's sum is kept in memory between rows
 FFT_CONV_WORKSPACE = 1 << 27  # elements of its partial sums
+
+
+class Filter(NamedTuple):
+    channels: int  # a program
+    warps: int
+
+
+# spectral_filter on grids that a program holds, by the sides P2 and P3 rounded up to powers of two of at least 16, and B
+# likewise of the half spectrum, at least 8.  A gradient holds a sum and two transforms.
+SPECTRAL_FILTER = {
+    (16, 16, 8): {"filter": Filter(16, 4), "gradient": Filter(16, 4)},
+    (32, 16, 8): {"filter": Filter(16, 8), "gradient": Filter(16, 8)},
+    (16, 16, 16): {"filter": Filter(16, 4), "gradient": Filter(16, 8)},
+    (32, 16, 16): {"filter": Filter(16, 8), "gradient": Filter(16, 8)},
+    (16, 32, 16): {"filter": Filter(16, 8), "gradient": Filter(16, 8)},
+    (32, 32, 16): {"filter": Filter(16, 8), "gradient": Filter(8, 8)},
+    (16, 32, 32): {"filter": Filter(16, 8), "gradient": Filter(8, 8)},
+    (32, 32, 32): {"filter": Filter(8, 8), "gradient": Filter(8, 8)},
+}
+SPECTRAL_FILTER_LONGEST = 256  # a side; beyond, dense products lose to an FFT
+SPECTRAL_FILTER_MOMENTS = Matrix(4, 512, 4)  # points and channels of the layer norm's tile
+SPECTRAL_FILTER_TERMS = 32  # of a sum over samples before it is added to others
+SPECTRAL_FILTER_PROGRAMS = 512  # of a gradient, as far as there are samples for them
+SPECTRAL_FILTER_SUM = Tile(128, 4, 4)
+
+
+class Passes(NamedTuple):
+    rows: int  # of a tile of the result, or 32
+    columns: int
+    depth: int  # points a step of a product
+    warps: int
+    stages: int
+
+
+# spectral_filter on other grids: a product a dimension and direction, ...
+SPECTRAL_FILTER_PASSES = Passes(64, 64, 32, 8, 2)
+# ... and columns there and back, by points rounded up; `channels` are columns.
+SPECTRAL_FILTER_COLUMNS = {16: Filter(128, 4), 32: Filter(64, 8), 64: Filter(32, 8)}
+SPECTRAL_FILTER_WORKSPACE = 1 << 27  # elements of half spectra in memory at a time

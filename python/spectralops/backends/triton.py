@@ -32,6 +32,8 @@ _MODULES = {
     "kan_dcoeff": "kan",
     "fft_conv": "fft_conv",
     "fft_conv_backward": "fft_conv_backward",
+    "spectral_filter": "spectral_filter",
+    "spectral_filter_gradient": "spectral_filter_gradient",
 }
 # Functions that are supported alike, by what starts at x: where x stands, and how many arguments from there on tell.
 _ALIKE = {
