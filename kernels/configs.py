@@ -256,3 +256,37 @@ FFT_CONV_COLUMN_WARPS = 4
 FFT_CONV_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
 FFT_CONV_SLAB = 4096  # points from which on a gradient's sum is kept in memory between rows
 FFT_CONV_WORKSPACE = 1 << 27  # elements of its partial sums
+
+
+class ModesTile(NamedTuple):
+    modes: int  # of the result's dimension that is transformed
+    depth: int  # of the sum, a step
+    others: int  # rows, or columns, beside each other
+    warps: int
+    stages: int
+
+
+# The truncated transforms, by (kernel, products for one).
+MODES = {
+    ("rows", 1): ModesTile(64, 32, 128, 8, 3),
+    ("rows", 2): ModesTile(64, 32, 128, 8, 3),
+    ("rows", 3): ModesTile(64, 32, 64, 4, 3),
+    ("columns", 1): ModesTile(64, 32, 64, 8, 2),
+    ("columns", 2): ModesTile(64, 32, 64, 8, 2),
+    ("columns", 3): ModesTile(64, 16, 32, 8, 2),
+}
+MODES_CHAIN = 256  # terms of a sum before it is added to the whole
+MODES_TABLE = 1 << 24  # factors of a table
+
+
+class MixTile(NamedTuple):
+    first: int  # rows (of a gradient, inputs)
+    second: int  # outputs
+    modes: int
+    warps: int
+
+
+# mode_mix by rows up to ...: each weight is read once for as many; its gradient.
+MODE_MIX = {1: MixTile(1, 16, 32, 4), 4: MixTile(4, 16, 16, 4), 8: MixTile(8, 8, 16, 4), 16: MixTile(16, 8, 16, 8)}
+MODE_MIX_GRADIENT = MixTile(8, 8, 16, 4)
+MODE_MIX_CHAIN = 32
