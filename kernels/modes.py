@@ -271,7 +271,8 @@ def tile(kind: str, form: str, m: int, columns: int, k: int) -> tuple[dict, dict
     """Block sizes and options of a launch."""
     row = configs.MODES[kind, PRODUCTS[form]]
     bm, bk = min(row.modes, padded(m)), min(row.depth, padded(k))
-    sizes = {"BM": bm, "BK": bk, ("BR" if kind == "rows" else "BC"): min(row.others, next_power_of_2(max(columns, 16)))}
+    others = row.others // 2 if kind == "columns" and form == "exact" and k > configs.MODES_CHAIN else row.others  # two sums at once
+    sizes = {"BM": bm, "BK": bk, ("BR" if kind == "rows" else "BC"): min(others, next_power_of_2(max(columns, 16)))}
     return sizes, {"warps": row.warps, "stages": row.stages, "registers": 255, "fuse": True}
 
 

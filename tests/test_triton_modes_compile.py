@@ -43,7 +43,8 @@ def transforms(box, last, dtype, ends, b=4, c=64):
         x = empty(b, *box.sizes, c, dtype=dtype) if last else empty(b, c, *box.sizes, dtype=dtype)
         s = empty(b, *box.counts, c, 2) if last else empty(b, c, *box.counts, 2)
         given = (x, empty(c)) if ends else (None, None)
-        modes.mode_dft(x, box, last, 1.0, True)
+        if not ends:
+            modes.mode_dft(x, box, last, 1.0, True)
         modes.mode_idft(s, box, last, 1.0, True, *given, None, "gelu" if ends else "identity", dtype)
         if ends:
             modes.mode_idft(s, box, last, 1.0, True, *given, x, "gelu", dtype)
@@ -68,15 +69,15 @@ def plans():
     for last in (False, True):
         for box, kind in ((FNO, "plane"), (AFNO, "full"), (LONG, "long"), (VOLUME, "volume")):
             for dtype in (FLOAT, HALF, BF16):
-                small = others if (kind, dtype, last) == ("plane", BF16, False) else ()
-                if kind in ("plane", "long") and dtype in (FLOAT, BF16) and not (kind == "long" and last):
-                    small = (*small, "sm_90")
                 name = f"{kind} {'last' if last else 'first'} {str(dtype)[6:]}"
-                found[name] = (transforms(box, last, dtype, False), ())
-                found[name + " gelu"] = (transforms(box, last, dtype, True), small)
+                small = others if name == "plane first bfloat16" else ()
+                if name in ("plane first float32", "plane last bfloat16", "long first float32"):
+                    small = ("sm_90",)
+                found[name] = (transforms(box, last, dtype, False), small)
+                found[name + " gelu"] = (transforms(box, last, dtype, True), ("sm_90",) if name == "plane first bfloat16" else ())
     for rows in configs.MODE_MIX:
         for dtype in (FLOAT, HALF, BF16):
-            small = ("sm_90",) if dtype == FLOAT else tuple(TARGETS) if (rows, dtype) == (16, BF16) else ()
+            small = tuple(TARGETS) if (rows, dtype) == (16, BF16) else ("sm_90",) if (rows, dtype) == (1, FLOAT) else ()
             found[f"mix {rows} {str(dtype)[6:]}"] = (products(rows, dtype, gradient=rows == 16), small)
     found["mix narrow"] = (products(3, FLOAT, ci=3, co=1, p=5, gradient=True), ())
     return found
