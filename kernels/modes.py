@@ -272,8 +272,10 @@ def tile(kind: str, form: str, m: int, columns: int, k: int) -> tuple[dict, dict
     row = configs.MODES[kind, PRODUCTS[form]]
     bm, bk = min(row.modes, padded(m)), min(row.depth, padded(k))
     others = row.others // 2 if kind == "columns" and form == "exact" and k > configs.MODES_CHAIN else row.others  # two sums at once
-    sizes = {"BM": bm, "BK": bk, ("BR" if kind == "rows" else "BC"): min(others, next_power_of_2(max(columns, 16)))}
-    return sizes, {"warps": row.warps, "stages": row.stages, "registers": 255, "fuse": True}
+    others = min(others, next_power_of_2(max(columns, 16)))
+    warps = max(2, row.warps * bm * others // (row.modes * row.others))
+    return {"BM": bm, "BK": bk, ("BR" if kind == "rows" else "BC"): others}, {
+        "warps": warps, "stages": row.stages, "registers": 255, "fuse": True}  # fmt: skip
 
 
 def _wide(reach: int, *tensors) -> bool:

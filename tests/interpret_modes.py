@@ -26,8 +26,8 @@ def case(*arguments, quick=None):
     return register
 
 
-def tally_of(draws, one):
-    """one() -> (name, got, reference, exact) of a draw; twice the same bits."""
+def tally_of(draws, one, again=False):
+    """one() -> (name, got, reference, exact) of a draw; with `again` the last twice, for the same bits."""
     import torch
 
     from spectralops import testing
@@ -39,8 +39,8 @@ def tally_of(draws, one):
         for name, *three in found:
             tally.add(name, *three)
     torch.set_rng_state(state)
-    for (name, got, *_), (_, again, *_) in zip(found, one()):
-        assert torch.equal(got, again), f"{name}: two runs differ"
+    for (name, got, *_), (_, same, *_) in zip(found, one() if again else ()):
+        assert torch.equal(got, same), f"{name}: two runs differ"
     tally.check()
 
 
@@ -52,10 +52,10 @@ def double(*tensors):
 
 BOXES = {
     "line": ((1, 1, 40), (0, 0, -3), (0, 0, 2), (1, 1, 9)),
-    "even": ((1, 12, 16), (0, -4, 0), (0, 3, 0), (1, 7, 9)),
-    "odd": ((1, 5, 9), (0, -2, 0), (0, 0, 0), (1, 4, 5)),
-    "volume": ((4, 3, 7), (-2, -1, 0), (0, 1, 0), (3, 2, 4)),
-    "column": ((1, 20, 1), (0, -9, 0), (0, 5, 0), (1, 19, 1)),
+    "even": ((1, 6, 8), (0, -3, 0), (0, 2, 0), (1, 5, 5)),
+    "odd": ((1, 3, 19), (0, -1, 0), (0, 0, 0), (1, 2, 10)),
+    "volume": ((3, 2, 5), (-1, -1, 0), (0, 1, 0), (3, 2, 3)),
+    "column": ((1, 18, 1), (0, -8, 0), (0, 5, 0), (1, 17, 1)),
     "long": ((1, 3, 600), (0, 0, 5), (0, 0, 0), (1, 2, 3)),
     "one": ((1, 1, 1), (0, 0, 0), (0, 0, 0), (1, 1, 1)),
 }
@@ -70,7 +70,7 @@ def grid(box, last, dtype, b=2, c=3):
     return torch.randn((b, *sizes, c) if last else (b, c, *sizes)).to(dtype)
 
 
-@case(*SHAPES, quick=[s for s in SHAPES if s[0] != "odd" and (s[2] == "float32" or s[0] == "even") and s[:2] != ("long", True)])
+@case(*SHAPES, quick=[s for s in SHAPES if s[2] == "float32" and s[:2] not in (("column", True), ("long", True)) or s[0] == "even"])
 def transforms(name, last, dtype):
     import torch
 
@@ -101,7 +101,7 @@ def transforms(name, last, dtype):
             exact = spec.idft(s.double(), *args, *double(*end[:3]), end[3], torch.float64)
             yield f"idft {[t is not None for t in end[:3]]}", got, plain, exact
 
-    tally_of(3 if dtype == torch.float32 else 2, one)
+    tally_of(3 if EVERYTHING else 1, one, EVERYTHING or name == "even")
 
 
 @case()
@@ -118,9 +118,10 @@ def layouts():
         x = grid(box, last, torch.float32)
         expect = kernels.mode_dft(x, box, last, 1.0, True)
         ends = lambda t: kernels.mode_idft(expect, box, last, 1.0, True, t, None, t, "gelu", torch.float32)  # noqa: E731, B023
+        plain = ends(x)
         for name, view in list(testing.layouts(x))[1:]:
             assert torch.equal(kernels.mode_dft(view, box, last, 1.0, True), expect), name
-            assert torch.equal(ends(view), ends(x)), name
+            assert torch.equal(ends(view), plain), name
         flat = x[..., :1].expand(x.shape)
         assert torch.equal(kernels.mode_dft(flat, box, last, 1.0, True), kernels.mode_dft(flat.contiguous(), box, last, 1.0, True))
 
@@ -138,7 +139,7 @@ def not_finite():
         x = grid(box, last, torch.float32)
         clean = kernels.mode_dft(x, box, last, 1.0, True)
         back = kernels.mode_idft(clean, box, last, 1.0, True, None, None, None, "identity", torch.float32)
-        for value in (float("nan"), float("inf")):
+        for value in (float("nan"), float("inf"))[: None if EVERYTHING else 1]:
             spoilt = x.clone()
             spoilt[(1, 0, 4, 5, 2) if last else (1, 2, 0, 4, 5)] = value
             got = kernels.mode_dft(spoilt, box, last, 1.0, True)
@@ -175,7 +176,7 @@ def mixing(b, ci, co, modes, dtype):
             got = kernels.mode_mix_gradient(x, y)
         yield "gradient", got, spec.mix_gradient(x, y), spec.mix_gradient(x.double(), y.double())
 
-    tally_of(3, one)
+    tally_of(2, one, True)
 
 
 if __name__ == "__main__":
