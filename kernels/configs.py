@@ -290,3 +290,14 @@ class MixTile(NamedTuple):
 MODE_MIX = {1: MixTile(1, 16, 32, 4), 4: MixTile(4, 16, 16, 4), 8: MixTile(8, 8, 16, 4), 16: MixTile(16, 8, 16, 8)}
 MODE_MIX_GRADIENT = MixTile(8, 8, 16, 4)
 MODE_MIX_CHAIN = 32
+
+FOURIER_MIX = {  # complex numbers and warps of a program, by whether products are single and factors above 32
+    (True, False): (4096, 8),
+    (True, True): (4096, 8),
+    (False, False): (2048, 8),
+    (False, True): (4096, 16),
+}
+FOURIER_MIX_ONE = 64  # points of one product
+FOURIER_MIX_FACTOR = 64
+FOURIER_MIX_MOST = 4096  # points of a side
+FOURIER_MIX_CHAIN = 64  # terms of a sum of a size that has no factors, before it is added to the whole

@@ -267,11 +267,11 @@ def exact_precision() -> str:
     return "ieee" if common.AMD else "tf32x3"
 
 
-def tile(kind: str, form: str, m: int, columns: int, k: int) -> tuple[dict, dict]:
+def tile(kind: str, form: str, m: int, columns: int, k: int, chain: int) -> tuple[dict, dict]:
     """Block sizes and options of a launch."""
     row = configs.MODES[kind, PRODUCTS[form]]
     bm, bk = min(row.modes, padded(m)), min(row.depth, padded(k))
-    others = row.others // 2 if kind == "columns" and form == "exact" and k > configs.MODES_CHAIN else row.others  # two sums at once
+    others = row.others // 2 if kind == "columns" and form == "exact" and k > chain else row.others  # two sums at once
     others = min(others, next_power_of_2(max(columns, 16)))
     warps = max(2, row.warps * bm * others // (row.modes * row.others))
     return {"BM": bm, "BK": bk, ("BR" if kind == "rows" else "BC"): others}, {
@@ -288,23 +288,25 @@ def _strides(t, prefix: str, names: str, order) -> dict:
     return {f"{prefix}_{name}": 0 if t is None else t.stride(d) for name, d in zip(names, order)}
 
 
-def rows(x, table, y, rows: int, k: int, m: int, dims, strides, form: str, skip=None, bias=None, grad=None, act=0):
+def rows(x, table, y, rows: int, k: int, m: int, dims, strides, form: str, skip=None, bias=None, grad=None, act=0, chain=None):
     """Y (rows, m) = X T; dims (channels, d2, d3) and strides (.., last) of x's rows."""
-    sizes, options = tile("rows", form, m, rows, k)
+    chain = chain or configs.MODES_CHAIN
+    sizes, options = tile("rows", form, m, rows, k, chain)
     grid = (cdiv(rows, sizes["BR"]) * cdiv(m, sizes["BM"]),)
     launch(
         y, rows_kernel, grid, p_x=x, p_t=table, p_y=y, p_skip=skip, p_bias=bias, p_grad=grad, rows=rows, K=k, M=m,
         pitch=table.shape[-1], part=table.numel() // 2 if form == "split" else 0, channels=dims[0], d2=dims[1], d3=dims[2],
         **{f"x_{i}": s for i, s in zip("0123k", strides)}, **_strides(skip, "s", "0123m", range(5)),
-        **_strides(grad, "g", "0123m", range(5)), ACT=act, SPLIT=form == "split", LONG=k > configs.MODES_CHAIN,
-        WIDE=_wide(k * strides[-1], skip, grad), PRECISION="tf32" if form == "tf32" else exact_precision(), CHAIN=configs.MODES_CHAIN, **sizes, **options,
+        **_strides(grad, "g", "0123m", range(5)), ACT=act, SPLIT=form == "split", LONG=k > chain,
+        WIDE=_wide(k * strides[-1], skip, grad), PRECISION="tf32" if form == "tf32" else exact_precision(), CHAIN=chain, **sizes, **options,
     )  # fmt: skip
 
 
 def columns(x, table, y, outer: int, k: int, m: int, inner: int, form: str, real_in=False, real_out=False,
-            skip=None, bias=None, grad=None, act=0):  # fmt: skip
+            skip=None, bias=None, grad=None, act=0, chain=None):  # fmt: skip
     """Y (outer, m, inner) = W X; x is contiguous pairs, or with real_in the grid (B, N1, N2, K, inner)."""
-    sizes, options = tile("columns", form, m, inner, k)
+    chain = chain or configs.MODES_CHAIN
+    sizes, options = tile("columns", form, m, inner, k, chain)
     outside = x if real_in else y
     d1, d2 = outside.shape[1:3] if real_in or real_out else (1, 1)
     x_strides = x.stride() if real_in else (0, 0, 0, 2 * inner, 2)
@@ -314,7 +316,7 @@ def columns(x, table, y, outer: int, k: int, m: int, inner: int, form: str, real
         pitch=table.shape[-1], turned=table.shape[-1] * table.shape[-2], part=table.numel() // 2 if form == "split" else 0,
         d1=d1, d2=d2, **{f"x_{i}": s for i, s in zip("012kc", x_strides)}, **_strides(skip, "s", "012mc", range(5)),
         **_strides(grad, "g", "012mc", range(5)), REAL_IN=real_in, REAL_OUT=real_out, ACT=act, SPLIT=form == "split",
-        LONG=k > configs.MODES_CHAIN, WIDE=_wide(max(k * x_strides[3], inner * x_strides[4]), skip, grad), PRECISION="tf32" if form == "tf32" else exact_precision(), CHAIN=configs.MODES_CHAIN,
+        LONG=k > chain, WIDE=_wide(max(k * x_strides[3], inner * x_strides[4]), skip, grad), PRECISION="tf32" if form == "tf32" else exact_precision(), CHAIN=chain,
         **sizes, **options,
     )  # fmt: skip
 

@@ -36,6 +36,8 @@ _MODULES = {
     "mode_idft": "modes",
     "mode_mix": "modes_mix",
     "mode_mix_gradient": "modes_mix",
+    "fourier_mix": "fourier_mix",
+    "spectral_mlp_core": "spectral_mlp",
 }
 # Functions that are supported alike, by what starts at x: where x stands, and how many arguments from there on tell.
 _ALIKE = {
