@@ -295,9 +295,21 @@ FOURIER_MIX = {  # complex numbers and warps of a program, by whether products a
     (True, False): (4096, 8),
     (True, True): (4096, 8),
     (False, False): (2048, 8),
-    (False, True): (4096, 16),
+    (False, True): (2048, 8),
 }
 FOURIER_MIX_ONE = 64  # points of one product
 FOURIER_MIX_FACTOR = 64
 FOURIER_MIX_MOST = 4096  # points of a side
 FOURIER_MIX_CHAIN = 64  # terms of a sum of a size that has no factors, before it is added to the whole
+
+
+class MlpTile(NamedTuple):
+    modes: int
+    inputs: int  # a step
+    hidden: int  # channels of a step, on chip
+    outputs: int
+    warps: int
+    stages: int
+
+
+SPECTRAL_MLP = MlpTile(32, 16, 32, 128, 8, 1)

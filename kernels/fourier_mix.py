@@ -4,7 +4,7 @@
     y[s, k] = Re sum_t Z[t, k] exp(-2 pi i s t / S) = y[-s, -k]           columns, complex to real, written twice
 
 A transform of N points is one product up to FOURIER_MIX_ONE points and two where N = N1 N2 with factors of up to
-FOURIER_MIX_FACTOR; j = j1 N2 + j2, m = m1 + N1 m2:
+FOURIER_MIX_FACTOR whose tile fits; j = j1 N2 + j2, m = m1 + N1 m2:
 
     X_m = sum_j2 exp(-2 pi i j2 m2 / N2) exp(-2 pi i j2 m1 / N) sum_j1 exp(-2 pi i j1 m1 / N1) x_j
 
@@ -108,12 +108,12 @@ def columns_kernel(
 # ---- host ----------------------------------------------------------------------------------------
 
 
-def factors(n: int) -> tuple[int, int] | None:
-    """N1, N2 of n, those whose powers of two make the smallest tile and then are nearest to each other; None: there are none."""
+def factors(n: int, one_pass: bool) -> tuple[int, int] | None:
+    """N1, N2 of n, those whose powers of two make the smallest tile and then are nearest to each other; None: no tile fits."""
     if n <= configs.FOURIER_MIX_ONE:
         return n, 1
-    most = configs.FOURIER_MIX_FACTOR
-    found = [(a, n // a) for a in range(2, most + 1) if n % a == 0 and n // a <= most]
+    most, elements = configs.FOURIER_MIX_FACTOR, configs.FOURIER_MIX[one_pass, True][0]
+    found = [(a, n // a) for a in range(2, most + 1) if n % a == 0 and n // a <= most and _pad(a) * _pad(n // a) <= elements]
     return min(found, key=lambda f: (_pad(f[0]) * _pad(f[1]), _pad(f[0]) + _pad(f[1]), f), default=None)
 
 
@@ -169,7 +169,7 @@ def fourier_mix(x):
     if y.numel() == 0:
         return y
     z = x.new_empty(b * s * 2 * pitch, dtype=torch.float32)
-    found = factors(h)
+    found = factors(h, precision == "tf32")
     if found:
         arguments, r, options = _plan(found, b * s, precision, x.device)
         launch(x, rows_kernel, (cdiv(b * s, r),), p_x=x, p_z=z, rows=b * s, sequence=s, half=half, pitch=pitch, x_b=x.stride(0),
@@ -178,7 +178,7 @@ def fourier_mix(x):
         table = modes.rows_table(_box(h, half), 1.0, False, False, form, x.device)
         strides = (0, 0, x.stride(0), x.stride(1), x.stride(2))
         modes.rows(x, table, z, b * s, h, 2 * pitch, (1, b, s), strides, form, chain=configs.FOURIER_MIX_CHAIN)
-    found = factors(s)
+    found = factors(s, precision == "tf32")
     if found:
         arguments, c, options = _plan(found, half, precision, x.device)
         launch(x, columns_kernel, (b * cdiv(half, c),), p_z=z, p_y=y, sequence=s, length=h, half=half, pitch=pitch, BC=c,

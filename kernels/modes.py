@@ -271,7 +271,7 @@ def tile(kind: str, form: str, m: int, columns: int, k: int, chain: int) -> tupl
     """Block sizes and options of a launch."""
     row = configs.MODES[kind, PRODUCTS[form]]
     bm, bk = min(row.modes, padded(m)), min(row.depth, padded(k))
-    others = row.others // 2 if kind == "columns" and form == "exact" and k > chain else row.others  # two sums at once
+    others = row.others // 2 if form == "exact" and k > chain else row.others  # two sums at once
     others = min(others, next_power_of_2(max(columns, 16)))
     warps = max(2, row.warps * bm * others // (row.modes * row.others))
     return {"BM": bm, "BK": bk, ("BR" if kind == "rows" else "BC"): others}, {
@@ -298,7 +298,8 @@ def rows(x, table, y, rows: int, k: int, m: int, dims, strides, form: str, skip=
         pitch=table.shape[-1], part=table.numel() // 2 if form == "split" else 0, channels=dims[0], d2=dims[1], d3=dims[2],
         **{f"x_{i}": s for i, s in zip("0123k", strides)}, **_strides(skip, "s", "0123m", range(5)),
         **_strides(grad, "g", "0123m", range(5)), ACT=act, SPLIT=form == "split", LONG=k > chain,
-        WIDE=_wide(k * strides[-1], skip, grad), PRECISION="tf32" if form == "tf32" else exact_precision(), CHAIN=chain, **sizes, **options,
+        WIDE=_wide(k * strides[-1], skip, grad), PRECISION="tf32" if form == "tf32" else exact_precision(), CHAIN=chain,
+        **sizes, **options,
     )  # fmt: skip
 
 
@@ -316,7 +317,8 @@ def columns(x, table, y, outer: int, k: int, m: int, inner: int, form: str, real
         pitch=table.shape[-1], turned=table.shape[-1] * table.shape[-2], part=table.numel() // 2 if form == "split" else 0,
         d1=d1, d2=d2, **{f"x_{i}": s for i, s in zip("012kc", x_strides)}, **_strides(skip, "s", "012mc", range(5)),
         **_strides(grad, "g", "012mc", range(5)), REAL_IN=real_in, REAL_OUT=real_out, ACT=act, SPLIT=form == "split",
-        LONG=k > chain, WIDE=_wide(max(k * x_strides[3], inner * x_strides[4]), skip, grad), PRECISION="tf32" if form == "tf32" else exact_precision(), CHAIN=chain,
+        LONG=k > chain, WIDE=_wide(max(k * x_strides[3], inner * x_strides[4]), skip, grad),
+        PRECISION="tf32" if form == "tf32" else exact_precision(), CHAIN=chain,
         **sizes, **options,
     )  # fmt: skip
 
