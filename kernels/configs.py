@@ -291,14 +291,8 @@ MODE_MIX = {1: MixTile(1, 16, 32, 4), 4: MixTile(4, 16, 16, 4), 8: MixTile(8, 8,
 MODE_MIX_GRADIENT = MixTile(8, 8, 16, 4)
 MODE_MIX_CHAIN = 32
 
-FOURIER_MIX = {  # complex numbers and warps of a program, by whether products are single and factors above 32
-    (True, False): (4096, 8),
-    (True, True): (4096, 8),
-    (False, False): (2048, 8),
-    (False, True): (2048, 8),
-}
-FOURIER_MIX_ONE = 64  # points of one product
-FOURIER_MIX_FACTOR = 64
+FOURIER_MIX = {True: (4096, 8), False: (2048, 8)}  # complex numbers and warps of a program, by whether products are single
+FOURIER_MIX_FACTOR = 32  # rows of a table, which all warps hold
 FOURIER_MIX_MOST = 4096  # points of a side
 FOURIER_MIX_CHAIN = 64  # terms of a sum of a size that has no factors, before it is added to the whole
 
@@ -312,4 +306,4 @@ class MlpTile(NamedTuple):
     stages: int
 
 
-SPECTRAL_MLP = MlpTile(32, 16, 32, 128, 8, 1)
+SPECTRAL_MLP = MlpTile(32, 16, 16, 128, 8, 1)

@@ -3,8 +3,8 @@
     Z[s, k] = sum_h x[s, h] exp(-2 pi i h k / H),  k = 0 .. H / 2        rows, real to complex
     y[s, k] = Re sum_t Z[t, k] exp(-2 pi i s t / S) = y[-s, -k]           columns, complex to real, written twice
 
-A transform of N points is one product up to FOURIER_MIX_ONE points and two where N = N1 N2 with factors of up to
-FOURIER_MIX_FACTOR whose tile fits; j = j1 N2 + j2, m = m1 + N1 m2:
+A transform of N points is one product up to FOURIER_MIX_FACTOR points, 32, and two where N = N1 N2 with factors up to that:
+j = j1 N2 + j2, m = m1 + N1 m2:
 
     X_m = sum_j2 exp(-2 pi i j2 m2 / N2) exp(-2 pi i j2 m1 / N) sum_j1 exp(-2 pi i j1 m1 / N1) x_j
 
@@ -108,12 +108,12 @@ def columns_kernel(
 # ---- host ----------------------------------------------------------------------------------------
 
 
-def factors(n: int, one_pass: bool) -> tuple[int, int] | None:
-    """N1, N2 of n, those whose powers of two make the smallest tile and then are nearest to each other; None: no tile fits."""
-    if n <= configs.FOURIER_MIX_ONE:
+def factors(n: int) -> tuple[int, int] | None:
+    """N1, N2 of n, those whose powers of two make the smallest tile and then are nearest to each other; None: it has none."""
+    most = configs.FOURIER_MIX_FACTOR
+    if n <= most:
         return n, 1
-    most, elements = configs.FOURIER_MIX_FACTOR, configs.FOURIER_MIX[one_pass, True][0]
-    found = [(a, n // a) for a in range(2, most + 1) if n % a == 0 and n // a <= most and _pad(a) * _pad(n // a) <= elements]
+    found = [(a, n // a) for a in range(2, most + 1) if n % a == 0 and n // a <= most]
     return min(found, key=lambda f: (_pad(f[0]) * _pad(f[1]), _pad(f[0]) + _pad(f[1]), f), default=None)
 
 
@@ -137,7 +137,7 @@ def _plan(found: tuple[int, int], count: int, precision: str, device) -> tuple[d
     """Arguments, how many rows or columns a program takes of `count`, options."""
     n1, n2 = found
     p1, p2 = _pad(n1), _pad(n2) if n2 > 1 else 1
-    elements, warps = configs.FOURIER_MIX[precision == "tf32", max(p1, p2) > 32]
+    elements, warps = configs.FOURIER_MIX[precision == "tf32"]
     each = max(1 if n2 > 1 else 16, min(elements // (p1 * p2), next_power_of_2(count)))
     warps = max(1, warps * p1 * p2 * each // elements)
     arguments = {"p_w": tables(n1, n2, precision == "tf32", device), "N1": n1, "N2": n2, "P1": p1, "P2": p2, "PRECISION": precision}
@@ -169,7 +169,7 @@ def fourier_mix(x):
     if y.numel() == 0:
         return y
     z = x.new_empty(b * s * 2 * pitch, dtype=torch.float32)
-    found = factors(h, precision == "tf32")
+    found = factors(h)
     if found:
         arguments, r, options = _plan(found, b * s, precision, x.device)
         launch(x, rows_kernel, (cdiv(b * s, r),), p_x=x, p_z=z, rows=b * s, sequence=s, half=half, pitch=pitch, x_b=x.stride(0),
@@ -178,7 +178,7 @@ def fourier_mix(x):
         table = modes.rows_table(_box(h, half), 1.0, False, False, form, x.device)
         strides = (0, 0, x.stride(0), x.stride(1), x.stride(2))
         modes.rows(x, table, z, b * s, h, 2 * pitch, (1, b, s), strides, form, chain=configs.FOURIER_MIX_CHAIN)
-    found = factors(s, precision == "tf32")
+    found = factors(s)
     if found:
         arguments, c, options = _plan(found, half, precision, x.device)
         launch(x, columns_kernel, (b * cdiv(half, c),), p_z=z, p_y=y, sequence=s, length=h, half=half, pitch=pitch, BC=c,

@@ -271,9 +271,10 @@ def tile(kind: str, form: str, m: int, columns: int, k: int, chain: int) -> tupl
     """Block sizes and options of a launch."""
     row = configs.MODES[kind, PRODUCTS[form]]
     bm, bk = min(row.modes, padded(m)), min(row.depth, padded(k))
-    others = row.others // 2 if form == "exact" and k > chain else row.others  # two sums at once
-    others = min(others, next_power_of_2(max(columns, 16)))
+    others = min(row.others, next_power_of_2(max(columns, 16)))
     warps = max(2, row.warps * bm * others // (row.modes * row.others))
+    if form == "exact" and k > chain:  # two sums at once
+        others = max(16, others // 2)
     return {"BM": bm, "BK": bk, ("BR" if kind == "rows" else "BC"): others}, {
         "warps": warps, "stages": row.stages, "registers": 255, "fuse": True}  # fmt: skip
 

@@ -179,6 +179,100 @@ def mixing(b, ci, co, modes, dtype):
     tally_of(2, one, True)
 
 
+# ---- fourier_mix ---------------------------------------------------------------------------------------------------------
+
+SIDES = [(2, 5, 7, "float32"), (1, 1, 1, "float32"), (3, 33, 36, "float32"), (2, 37, 6, "float32"), (2, 6, 37, "float32"),
+         (1, 45, 51, "bfloat16"), (2, 40, 24, "float16"), (1, 38, 37, "bfloat16"), (1, 512, 16, "float32"), (1, 16, 768, "float32")]  # fmt: skip
+
+
+@case(*SIDES)
+def fourier_mix(b, s, h, dtype):
+    import torch
+
+    from spectralops import testing
+    from spectralops.kernels import fourier_mix as kernels
+
+    dtype = getattr(torch, dtype)
+
+    def one():
+        x = torch.randn(b, s, h).to(dtype)
+        with testing.guard_bands():
+            got = kernels.fourier_mix(x)
+        assert got.dtype == dtype and got.stride() == x.stride()
+        yield "y", got, torch.fft.fft2(x.float()).real.to(dtype), torch.fft.fft2(x.double()).real
+
+    tally_of(3, one, b == 2)
+
+
+@case()
+def fourier_mix_layouts():
+    """Strides of any kind; a sample with NaN is NaN throughout, the others do not see it."""
+    import torch
+
+    from spectralops import testing
+    from spectralops.kernels import fourier_mix as kernels
+
+    x = torch.randn(2, 6, 34)
+    expect = kernels.fourier_mix(x)
+    for name, view in list(testing.layouts(x))[1:]:
+        assert torch.equal(kernels.fourier_mix(view), expect), name
+    one = x[:, :1, :1].expand(x.shape)
+    assert torch.equal(kernels.fourier_mix(one), kernels.fourier_mix(one.contiguous()))
+    for at in ((1, 3, 30), (1, 0, 0)):
+        spoilt = x.clone()
+        spoilt[at] = float("nan")
+        got = kernels.fourier_mix(spoilt)
+        assert not got[1].isfinite().any() and torch.equal(got[0], expect[0])
+
+
+# ---- spectral_mlp --------------------------------------------------------------------------------------------------------
+
+
+def mlp(x, w1, b1, w2, b2, threshold, activation, mask):
+    """By complex numbers."""
+    import torch
+    from torch.nn import functional as F
+
+    act = {"identity": lambda t: t, "relu": torch.relu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh}[activation]
+    z, *(w1, b1, w2, b2) = torch.view_as_complex(x), *(torch.complex(t[0], t[1]) for t in (w1, b1, w2, b2))
+    a = torch.einsum("mni,nio->mno", z, w1) + b1
+    o = torch.einsum("mni,nio->mno", torch.complex(act(a.real), act(a.imag)), w2) + b2
+    o = torch.complex(*(F.softshrink(t, threshold) if threshold else t for t in (o.real, o.imag)))
+    return torch.view_as_real(o * z if mask else o)
+
+
+MLPS = [((33, 2, 7, 9), "relu", 0.1, False), ((5, 3, 17, 40), "gelu", 0.0, True), ((9, 1, 130, 20), "relu", 0.3, True),
+        ((4, 2, 3, 3), "silu", 0.1, False), ((4, 2, 3, 3), "tanh", 0.1, True), ((4, 2, 3, 3), "identity", 0.0, False)]  # fmt: skip
+
+
+@case(*MLPS)
+def spectral_mlp(shape, activation, threshold, mask):
+    import torch
+
+    from spectralops import testing
+    from spectralops.kernels import spectral_mlp as kernels
+
+    modes, blocks, channels, hidden = shape
+
+    def one():
+        given = [torch.randn(s) for s in ((modes, blocks, channels, 2), (2, blocks, channels, hidden), (2, blocks, hidden),
+                                          (2, blocks, hidden, channels), (2, blocks, channels))]  # fmt: skip
+        given[1], given[3] = given[1] / channels**0.5, given[3] / hidden**0.5
+        rest = (threshold, activation, mask)
+        with testing.guard_bands():
+            got = kernels.spectral_mlp_core(*given, *rest)
+        yield "y", got, mlp(*given, *rest), mlp(*double(*given), *rest)
+
+    tally_of(3, one, True)
+    x, *given = (torch.randn(s) for s in ((4, 2, 3, 2), (2, 2, 3, 5), (2, 2, 5), (2, 2, 5, 3), (2, 2, 3)))
+    clean = kernels.spectral_mlp_core(x, *given, threshold, "identity", mask)
+    x[1, 1, 2, 0] = float("nan")  # a block of a mode
+    got = kernels.spectral_mlp_core(x, *given, threshold, "identity", mask)
+    assert not got[1, 1].isfinite().any()
+    got[1, 1] = clean[1, 1]
+    assert torch.equal(got, clean)
+
+
 if __name__ == "__main__":
     interpret_worker.CASES = CASES
     main(sys.argv[1:])

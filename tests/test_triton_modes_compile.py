@@ -15,7 +15,7 @@ triton = pytest.importorskip("triton")
 from test_triton_compile import BF16, FLOAT, HALF, TARGETS, check_amd, empty, resources  # noqa: E402
 from test_triton_kan_compile import PRODUCT  # noqa: E402
 
-from spectralops.kernels import common, configs, modes, modes_mix  # noqa: E402
+from spectralops.kernels import common, configs, fourier_mix, modes, modes_mix, spectral_mlp  # noqa: E402
 from spectralops.ops.modes_reference import Modes  # noqa: E402
 
 pytestmark = pytest.mark.skipif(common.INTERPRETED, reason="TRITON_INTERPRET is set: there is nothing to compile")
@@ -63,6 +63,16 @@ def products(rows, dtype, ci=64, co=64, p=544, gradient=False):
     return on_meta(run)
 
 
+def mixes(s, h, dtype):
+    return on_meta(lambda: fourier_mix.fourier_mix(empty(8, s, h, dtype=dtype)))
+
+
+def mlps(blocks, channels, hidden, activation):
+    given = (empty(1000, blocks, channels, 2), empty(2, blocks, channels, hidden), empty(2, blocks, hidden),
+             empty(2, blocks, hidden, channels), empty(2, blocks, channels))  # fmt: skip
+    return on_meta(lambda: spectral_mlp.spectral_mlp_core(*given, 0.01, activation, True))
+
+
 def plans():
     """name -> (call, targets of the small set)."""
     found, others = {}, tuple(t for t in TARGETS if t != "sm_90")
@@ -80,6 +90,14 @@ def plans():
             small = tuple(TARGETS) if (rows, dtype) == (16, BF16) else ("sm_90",) if (rows, dtype) == (1, FLOAT) else ()
             found[f"mix {rows} {str(dtype)[6:]}"] = (products(rows, dtype, gradient=rows == 16), small)
     found["mix narrow"] = (products(3, FLOAT, ci=3, co=1, p=5, gradient=True), ())
+    for s, h in ((512, 768), (20, 1024), (1024, 30), (509, 2048)):
+        for dtype in (FLOAT, HALF, BF16):
+            small = ("sm_80", "sm_90") if (s, dtype) == (512, BF16) else ("gfx942", "sm_120") if (s, dtype) == (20, FLOAT) else ()
+            found[f"fourier {s} {h} {str(dtype)[6:]}"] = (mixes(s, h, dtype), small)
+    for activation in ("relu", "gelu", "silu", "tanh", "identity"):
+        found[f"mlp {activation}"] = (mlps(8, 96, 96, activation), ())
+    found["mlp wide"] = (mlps(1, 768, 768, "gelu"), ())
+    found["mlp narrow"] = (mlps(16, 16, 32, "relu"), ("sm_90", "gfx942"))
     return found
 
 
@@ -99,9 +117,6 @@ def check(planned, target):
     text = compiled.asm["ptx" if gpu.backend == "cuda" else "amdgcn"]
     if gpu.backend == "cuda":
         used = resources(compiled.asm["cubin"])
-        if os.environ.get("SHOW"):
-            print(target, kernel, {k: v for k, v in planned.arguments.items() if k.isupper()}, planned.options, used, compiled.metadata.shared, len(re.findall(r"bar.sync", text)))
-            return
         assert used["STACK"] == 0 and used["LOCAL"] == 0, f"{kernel} spills: {used}"
         assert used["REG"] * 32 * planned.options["num_warps"] <= 65536, f"{kernel}: {used['REG']} registers a thread"
         assert not re.findall(r"\b(?:atom|red)\.\w+", text), "atomics"
