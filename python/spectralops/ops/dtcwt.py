@@ -34,7 +34,7 @@ def taps(high: bool, inverse: bool) -> Tensor:
     long = high != inverse
     half = torch.tensor(_G0 if long else _H0, dtype=torch.float64, device="cpu") / (1146880 if long else 5120)
     if high:
-        half = half * (-1.0) ** torch.arange(len(half), device="cpu")
+        half = half * (1 - 2 * (torch.arange(len(half), device="cpu") % 2))
     return torch.cat([half.flip(0)[:-1], half])
 
 

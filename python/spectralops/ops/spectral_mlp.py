@@ -92,7 +92,8 @@ class _Core(Function):
 _Core.forward.__signature__ = inspect.signature(_Core.forward)  # Function.apply inspects it on every call otherwise
 
 
-def _apply(x, w1, b1, w2, b2, threshold, activation, mask, backend, plain) -> Tensor:
+def block_mlp(x, w1, b1, w2, b2, threshold, activation, mask, backend, plain) -> Tensor:
+    """spectral_mlp_core with derivatives, on checked tensors: x (M, nb, bs, 2) -> y."""
     tensors, static = (x, w1, b1, w2, b2), (threshold, activation, mask)
     if plain or x.numel() == 0 or torch._C._are_functorch_transforms_active():
         return spec.forward(*tensors, *static)
@@ -178,7 +179,7 @@ def spectral_mlp(
     spectrum = mode_dft(x[:, None], window, last=True, scale=scale, doubled=False, backend=backend, plain=plain)
     nb = w1.shape[1]
     z = spectrum.reshape(b * window.counts[1] * window.counts[2], nb, c // nb, 2)
-    z = _apply(z, *weights, float(threshold), activation, variant == "aff", backend, plain)
+    z = block_mlp(z, *weights, float(threshold), activation, variant == "aff", backend, plain)
     y = mode_idft(z.reshape(spectrum.shape), window, last=True, scale=scale, doubled=True, dtype=x.dtype, skip=x[:, None],
                   backend=backend, plain=plain)  # fmt: skip
     return y[:, 0]
