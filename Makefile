@@ -13,6 +13,8 @@ SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 EXTRAS := import sys; from importlib.metadata import requires; \
   extra = lambda r: r.split("extra == ")[-1].strip("\"\x27 )"); \
   print(*[r.split(";")[0] for r in requires("spectralops") if extra(r) in sys.argv[1:]], sep="\n")
+# Objects are kept, for the next build of the same sources: an editable install forgets its build folder.
+ONCE := $(abspath $(PY));-I;-S;$(abspath tests/compile_once.py);$(abspath build/objects)
 SOURCES := $(shell find csrc CMakeLists.txt setup.py pyproject.toml -type f -not -path '*/simt/*')
 
 .DELETE_ON_ERROR:
@@ -55,7 +57,7 @@ $(VENV)/build.stamp: $(VENV)/torch.stamp
 
 $(VENV)/package.stamp: $(VENV)/build.stamp $(SOURCES)
 	@echo "building spectralops"
-	$(PIP) --no-build-isolation --editable .
+	CMAKE_CXX_COMPILER_LAUNCHER="$${CMAKE_CXX_COMPILER_LAUNCHER:-$(ONCE)}" $(PIP) --no-build-isolation --editable .
 	@$(PY) -c "from spectralops._loader import core_status; print(core_status())"
 	@touch $@
 

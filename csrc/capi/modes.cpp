@@ -1,5 +1,7 @@
 #include "cpu/modes.h"
 
+#include <initializer_list>
+
 #include "capi/status.h"
 
 namespace {

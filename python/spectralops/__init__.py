@@ -21,10 +21,14 @@ _HOMES = {  # file of ops/ -> the public names in it
     "fft_conv": ("fft_conv", "stu_conv"),
     "fft_conv2d": ("fft_conv2d",),
     "fft_conv_stream": ("fft_conv_block", "fft_conv_state", "fft_conv_step"),
+    "fourier_linear": ("fourier_linear",),
     "fourier_mix": ("fourier_mix",),
     "haar": ("haar", "ihaar", "wavelet_gate"),
     "hadamard": ("hadamard_transform", "srht"),
     "hadamard_quantize": ("hadamard_quantize",),
+    "imdct_head": ("imdct_head",),
+    "istft_head": ("istft_head",),
+    "istft_head_stream": ("istft_head_state", "istft_head_step"),
     "kan": ("kan_linear",),
     "kernel_spectrum": ("KernelSpectrum",),
     "mittag_leffler": ("mittag_leffler",),
@@ -42,9 +46,9 @@ _SUBMODULES = ("basis", "compat", "distributed", "kernels", "nn", "profile", "te
 
 OPS = (  # the names that explain and profile take
     "fft_conv", "fft_conv2d", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
-    "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
-    "spectral_conv", "spectral_filter", "fourier_mix", "spectral_mlp", "dct", "idct", "dct_resample", "haar", "ihaar", "wavelet_gate",
-    "spectral_gate1d",
+    "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features",
+    "mittag_leffler", "spectral_conv", "spectral_filter", "fourier_mix", "spectral_mlp", "dct", "idct", "dct_resample", "haar",
+    "ihaar", "wavelet_gate", "spectral_gate1d", "istft_head", "imdct_head", "fourier_linear",
 )  # fmt: skip
 __all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
@@ -57,10 +61,14 @@ if TYPE_CHECKING:
     from .ops.fft_conv import fft_conv, stu_conv  # noqa: F401
     from .ops.fft_conv2d import fft_conv2d  # noqa: F401
     from .ops.fft_conv_stream import fft_conv_block, fft_conv_state, fft_conv_step  # noqa: F401
+    from .ops.fourier_linear import fourier_linear  # noqa: F401
     from .ops.fourier_mix import fourier_mix  # noqa: F401
     from .ops.haar import haar, ihaar, wavelet_gate  # noqa: F401
     from .ops.hadamard import hadamard_transform, srht  # noqa: F401
     from .ops.hadamard_quantize import hadamard_quantize  # noqa: F401
+    from .ops.imdct_head import imdct_head  # noqa: F401
+    from .ops.istft_head import istft_head  # noqa: F401
+    from .ops.istft_head_stream import istft_head_state, istft_head_step  # noqa: F401
     from .ops.kan import kan_linear  # noqa: F401
     from .ops.kernel_spectrum import KernelSpectrum  # noqa: F401
     from .ops.mittag_leffler import mittag_leffler  # noqa: F401

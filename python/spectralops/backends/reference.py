@@ -15,7 +15,12 @@ from ..ops.fft_conv_reference import backward as fft_conv_backward
 from ..ops.fft_conv_reference import forward as fft_conv
 from ..ops.fourier_mix import reference as fourier_mix
 from ..ops.haar import reference as haar
+from ..ops.fourier_linear_reference import backward as fourier_linear_backward
+from ..ops.fourier_linear_reference import forward as fourier_linear
+from ..ops.fourier_linear_reference import gradient as fourier_linear_gradient
 from ..ops.hadamard_reference import hadamard_quantize, srht
+from ..ops.istft_head_reference import backward as istft_head_backward
+from ..ops.istft_head_reference import forward as istft_head
 from ..ops.modes_reference import dft as mode_dft
 from ..ops.modes_reference import idft as mode_idft
 from ..ops.modes_reference import mix as mode_mix
@@ -47,8 +52,13 @@ __all__ = [
     "fft_conv_backward",
     "fourier_mix",
     "haar",
+    "fourier_linear",
+    "fourier_linear_backward",
+    "fourier_linear_gradient",
     "hadamard",
     "hadamard_quantize",
+    "istft_head",
+    "istft_head_backward",
     "kan_dcoeff",
     "kan_dx",
     "kan_forward",
