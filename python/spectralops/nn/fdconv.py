@@ -30,18 +30,21 @@ def frequency_groups(rows: int, columns: int, groups: int) -> Tensor:
 
 
 class FDConvWeight(nn.Module):
-    r"""Weights of a convolution, one set a sample, from one spectrum in disjoint frequency groups: a (B, ratio, groups) -> (B, O, I, k, k).
+    r"""Weights of a convolution, one set a sample, from one spectrum in disjoint frequency groups.
 
-        W_b = irfft2(alpha sum_r a[b, r, group(f)] S_r(f)) on the O k x I k grid of all the taps,   alpha = min(O, I) // 2 groups ratio.
+        W_b = irfft2(alpha sum_r a[b, r, group(f)] S_r(f)) on the O k x I k grid of all the taps,
+        alpha = (min(O, I) // 2) groups ratio:   a (B, ratio, groups) -> W (B, O, I, k, k).
 
-    irfft2 is linear, so min(B, ratio groups) transforms are enough: either one a sample, or one a group, whose results are combined.
+    irfft2 is linear, so min(B, ratio groups) transforms are enough: either one a sample, or one a group, whose
+    results are combined.
 
     Args:
-        in_channels, out_channels, kernel_size: I, O, k or (k1, k2). kernel_num: groups, a divisor of the number of frequencies.
-        param_ratio: spectra. backend: :func:`spectralops.spectral_filter`'s.
+        in_channels, out_channels, kernel_size: I, O, k or (k1, k2). kernel_num: groups, a divisor of the number of
+            frequencies. param_ratio: spectra. backend: :func:`spectralops.spectral_filter`'s.
 
-    Parameters: `dft_weight` (ratio, O k1, I k2 // 2 + 1, 2), as upstream's with param_reduction = 1, whose state loads; the transform of
-    nn.Conv2d's initial weight over min(O, I) // 2. Derivatives of every order. I k2 may be odd, where upstream fails.
+    Parameters: `dft_weight` (ratio, O k1, I k2 // 2 + 1, 2), as upstream's with param_reduction = 1, whose state
+    loads; the transform of nn.Conv2d's initial weight over min(O, I) // 2. Derivatives of every order. I k2 may be
+    odd, where upstream fails.
 
     forward(attention): (B, ratio groups) or (B, ratio, groups), upstream's kernel attention.
 
@@ -63,7 +66,8 @@ class FDConvWeight(nn.Module):
         super().__init__()
         k1, k2 = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         positive(in_channels=in_channels, out_channels=out_channels, k1=k1, k2=k2, kernel_num=kernel_num, param_ratio=param_ratio)
-        self.shape, self.kernel_num, self.param_ratio, self.backend = (out_channels, in_channels, k1, k2), kernel_num, param_ratio, backend
+        self.shape, self.kernel_num = (out_channels, in_channels, k1, k2), kernel_num
+        self.param_ratio, self.backend = param_ratio, backend
         smaller = max(min(in_channels, out_channels) // 2, 1)
         self.alpha = smaller * kernel_num * param_ratio
         weight = nn.init.kaiming_uniform_(torch.empty(self.shape), a=math.sqrt(5))
@@ -86,7 +90,8 @@ class FDConvWeight(nn.Module):
         o, i, k1, k2 = self.shape
         count = self.param_ratio * self.kernel_num
         if attention.dim() < 2 or math.prod(attention.shape[1:]) != count:
-            raise ValueError(f"attention must have shape (B, {self.param_ratio}, {self.kernel_num}); got {_check.shape(attention)}")
+            wanted = f"(B, {self.param_ratio}, {self.kernel_num})"
+            raise ValueError(f"attention must have shape {wanted}; got {_check.shape(attention)}")
         batch = attention.shape[0]
         s = self.dft_weight
         a = attention.reshape(batch, self.param_ratio, self.kernel_num).to(s.dtype) * self.alpha
@@ -104,8 +109,8 @@ class FDConvWeight(nn.Module):
 
 
 def table_of_band(size: int, k: int, half: bool) -> tuple[int, int, int]:
-    """Of `size` points, or its half spectrum: how many frequencies 0, 1, .. and -1, -2, .. are below 1 / 2k, and of how many, by
-    upstream's comparison in float32, which rounds."""
+    """Of `size` points, or its half spectrum: how many frequencies 0, 1, .. and -1, -2, .. are below 1 / 2k, and of
+    how many, by upstream's comparison in float32, which rounds."""
     low = ((torch.fft.rfftfreq if half else torch.fft.fftfreq)(size).abs() < 0.5 / k + 1e-8).tolist()
     return low.index(False) if False in low else len(low), low[::-1].index(False) if False in low else 0, len(low)
 
@@ -116,8 +121,8 @@ def _float32(value: float) -> float:
 
 
 def band(rows: int, table: tuple[int, int, int]) -> tuple[int, int]:
-    """First frequency and how many, of the table stretched to `rows` by nearest neighbours: row n is that of floor(n (source / rows)),
-    both operations rounded to float32, as torch's interpolate has it."""
+    """First frequency and how many, of the table stretched to `rows` by nearest neighbours: row n is that of
+    floor(n (source / rows)), both operations rounded to float32, as torch's interpolate has it."""
     ahead, behind, source = table
     scale = _float32(source / rows)
 
@@ -135,19 +140,22 @@ def band(rows: int, table: tuple[int, int, int]) -> tuple[int, int]:
 
 
 class FrequencyBandModulation(nn.Module):
-    r"""y = sum_i g_i (x_{i-1} - x_i) + g_low x_n, x_0 = x and x_i its frequencies below 1 / 2 k_i: x (B, C, H, W) -> the same.
+    r"""y = sum_i g_i (x_{i-1} - x_i) + g_low x_n, x_0 = x and x_i its frequencies below 1 / 2 k_i: x (B, C, H, W) ->
+    the same.
 
-    The gates are act(conv_i(x)). One forward transform to the widest band, and from it one truncated inverse a band, which costs what
-    the band has of modes: no full spectrum is masked, and none is written.
+    The gates are act(conv_i(x)). One forward transform to the widest band, and from it one truncated inverse a band,
+    which costs what the band has of modes: no full spectrum is masked, and none is written.
 
     Args:
-        in_channels. k_list: k_1 < k_2 < .. . lowfreq_att: whether there is a g_low, else it is 1. act: "sigmoid" (2 sigmoid), "tanh" (1 +
-            tanh) or "softmax" over the groups. spatial_group: gates a band, one for C / spatial_group channels; above 64 it is C, as
-            upstream. spatial_kernel: of the convolutions. max_size: upstream's table of masks. backend: of the transforms.
+        in_channels. k_list: k_1 < k_2 < .. . lowfreq_att: whether there is a g_low, else it is 1. act: "sigmoid" (2
+            sigmoid), "tanh" (1 + tanh) or "softmax" over the groups. spatial_group: gates a band, one for C /
+            spatial_group channels; above 64 it is C, as upstream. spatial_kernel: of the convolutions. max_size:
+            upstream's table of masks. backend: of the transforms.
 
-    Parameters: `freq_weight_conv_list`, as upstream, whose state loads. The bands are upstream's: masks of a table of max_size frequencies,
-    stretched to the grid by nearest neighbours in the unshifted order, so they are not symmetric where the sizes differ.
-    Computed in float32 (float64 for float64); the result has x's dtype. Derivatives of every order.
+    Parameters: `freq_weight_conv_list`, as upstream, whose state loads. The bands are upstream's: masks of a table
+    of max_size frequencies, stretched to the grid by nearest neighbours in the unshifted order, so they are not
+    symmetric where the sizes differ. Computed in float32 (float64 for float64); the result has x's dtype.
+    Derivatives of every order.
 
     forward(x, att_feat=None): the gates are of att_feat, by default x.
 
@@ -170,7 +178,8 @@ class FrequencyBandModulation(nn.Module):
     ):
         super().__init__()
         k_list = tuple(k_list)
-        positive(in_channels=in_channels, spatial_group=spatial_group, spatial_kernel=spatial_kernel, height=max_size[0], width=max_size[1])
+        positive(in_channels=in_channels, spatial_group=spatial_group, spatial_kernel=spatial_kernel)
+        positive(height=max_size[0], width=max_size[1])
         if not k_list or any(_check.integer("k_list", k) < 1 for k in k_list) or any(a >= b for a, b in zip(k_list, k_list[1:])):
             raise ValueError(f"k_list must be increasing positive integers; got {k_list}")
         _check.choice("act", act, ("sigmoid", "tanh", "softmax"))

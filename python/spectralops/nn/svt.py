@@ -28,23 +28,26 @@ def _small(*shape: int, **like) -> nn.Parameter:
 class SVTChannelMixing(nn.Module):
     r"""y = idtcwt(low W, MLP(high)), (low, high) = dtcwt(x) of every channel: x (B, H W, dim) -> the same.
 
-    W is a real weight a pixel and channel; the MLP is complex, in blocks of channels, the same for every direction and place, with
-    relu of real and imaginary part: spectral_mlp_core without shrinkage.
+    W is a real weight a pixel and channel; the MLP is complex, in blocks of channels, the same for every direction
+    and place, with relu of real and imaginary part: spectral_mlp_core without shrinkage.
 
     Args:
-        dim, num_blocks: channels and their blocks. size: H = W, or (H, W), even (upstream knows 56 and 28). backend: of the MLP.
+        dim, num_blocks: channels and their blocks. size: H = W, or (H, W), even (upstream knows 56 and 28).
+        backend: of the MLP.
 
-    Parameters as upstream, whose state loads: `complex_weight_ll` (dim, H, W), `complex_weight_lh_1`, `complex_weight_lh_2` (2, nb, bs, bs),
-    `complex_weight_lh_b1`, `complex_weight_lh_b2` (2, nb, bs). The filters are constants, not buffers: strict=False passes over
-    upstream's.
+    Parameters as upstream, whose state loads: `complex_weight_ll` (dim, H, W), `complex_weight_lh_1`,
+    `complex_weight_lh_2` (2, nb, bs, bs), `complex_weight_lh_b1`, `complex_weight_lh_b2` (2, nb, bs). The filters
+    are constants, not buffers: strict=False passes over upstream's.
 
-    forward(x, H=None, W=None), H and W as upstream has them. The transform and the MLP are in the parameters' dtype, float32 as
-    upstream's; the result has x's dtype, where upstream's has float32.
+    forward(x, H=None, W=None), H and W as upstream has them. The transform and the MLP are in the parameters' dtype,
+    float32 as upstream's; the result has x's dtype, where upstream's has float32.
 
     Source: B. Patro, V. Agneeswaran, Scattering Vision Transformer: Spectral Mixing Matters, 2023.
     """
 
-    def __init__(self, dim: int, size: int | tuple[int, int], num_blocks: int = 4, *, backend: str | None = None, device=None, dtype=None):
+    def __init__(
+        self, dim: int, size: int | tuple[int, int], num_blocks: int = 4, *, backend: str | None = None, device=None, dtype=None
+    ):
         super().__init__()
         positive(dim=dim, num_blocks=num_blocks)
         if dim % num_blocks:
@@ -90,14 +93,18 @@ class SVTChannelMixing(nn.Module):
 
 
 class SVTChannelTokenMixing(SVTChannelMixing):
-    r"""The first half of the channels through a depthwise 3 x 3 convolution, the second as in :class:`SVTChannelMixing` with a second
-    complex MLP after the first, along the columns of each row of the high bands; the halves are interleaved, channel by channel.
+    r"""The first half of the channels through a depthwise 3 x 3 convolution, the second as in
+    :class:`SVTChannelMixing` with a second complex MLP after the first, along the columns of each row of the high
+    bands; the halves are interleaved, channel by channel.
 
-    Parameters of the second MLP: `complex_weight_lh_1_t`, `complex_weight_lh_2_t` (2, H/2, W/2, W/2), `complex_weight_lh_b1_t`,
-    `complex_weight_lh_b2_t` (2, H/2, W/2); of the convolution `conv`. dim is that of x, the other parameters have dim / 2 channels.
+    Parameters of the second MLP: `complex_weight_lh_1_t`, `complex_weight_lh_2_t` (2, H/2, W/2, W/2),
+    `complex_weight_lh_b1_t`, `complex_weight_lh_b2_t` (2, H/2, W/2); of the convolution `conv`. dim is that of x,
+    the other parameters have dim / 2 channels.
     """
 
-    def __init__(self, dim: int, size: int | tuple[int, int], num_blocks: int = 4, *, backend: str | None = None, device=None, dtype=None):
+    def __init__(
+        self, dim: int, size: int | tuple[int, int], num_blocks: int = 4, *, backend: str | None = None, device=None, dtype=None
+    ):
         positive(dim=dim)
         if dim % 2:
             raise ValueError(f"dim must be even; got {dim}")

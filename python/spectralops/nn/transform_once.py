@@ -22,11 +22,12 @@ class TransformOnceLayer(nn.Module):
         S mixes modes in each channel, one dimension after the other,   (S z)[c, o] = sum_i z[c, i] s[i, o, c].
 
     Args:
-        channels. modes: m, or (m1, m2). activation: "sin" or "gelu". residual: whether z is added. signal_length: points of the
-            signal, N or N1 N2, for the variance-preserving initialisation sqrt(N / (channels m)); None: N = m.
+        channels. modes: m, or (m1, m2). activation: "sin" or "gelu". residual: whether z is added. signal_length:
+            points of the signal, N or N1 N2, for the variance-preserving initialisation sqrt(N / (channels m)); None: N = m.
 
     Parameters: `ch_mixing_1` (channels, channels, *modes), `spatial_mixing_1` (m1, m1, channels) and, for two dimensions,
-    `spatial_mixing_2` (m2, m2, channels), as upstream, whose state loads where m1 = m2 (upstream gives both the second's size).
+    `spatial_mixing_2` (m2, m2, channels), as upstream, whose state loads where m1 = m2 (upstream gives both the
+    second's size).
 
     Source: M. Poli et al., Transform Once: Efficient Operator Learning in Frequency Domain, 2022.
     """
@@ -79,8 +80,8 @@ class TransformOnce(nn.Module):
     r"""y = idct(L_n(.. L_1(dct(x)[low]))), orthonormal, 0 in the other coefficients: one transform for any number of layers.
 
     Args:
-        channels, modes, activation, residual, signal_length: :class:`TransformOnceLayer`'s. layers: how many. keep_high: the other
-            coefficients of x pass instead of 0. backend: :func:`spectralops.dct`'s.
+        channels, modes, activation, residual, signal_length: :class:`TransformOnceLayer`'s. layers: how many.
+            keep_high: the other coefficients of x pass instead of 0. backend: :func:`spectralops.dct`'s.
 
     forward(x): (B, channels, N) or (B, channels, N1, N2), N >= m; any sizes, one module for all of them. Result like x.
     """
