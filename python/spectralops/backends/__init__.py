@@ -33,9 +33,15 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     mode_idft(spectrum, modes, last, scale, doubled, skip, bias, grad, activation, dtype)          -> y
     mode_mix(spectrum (B, Ci or Co, P, 2), weight (Ci, Co, P, 2), adjoint)                         -> (B, Co or Ci, P, 2)
     mode_mix_gradient(spectrum (B, Ci, P, 2), grad (B, Co, P, 2))                                  -> (Ci, Co, P, 2)
+    fourier_mix(x (B, S, H))                                                                       -> y
+    spectral_mlp_core(x (M, nb, bs, 2), w1, b1, w2, b2, threshold, activation, mask)               -> y
+    spectral_mlp_core_backward(grad, x, w1, b1, w2, b2, threshold, activation, mask, needs)        -> dx, dw1, db1, dw2, db2 or None
+    dct(x (outer, N, inner), power, transposed)                                                    -> y, contiguous like x (ops/dct_reference.py)
+    dct_resample(x (outer, N, inner), points)                                                      -> y (outer, points, inner)
+    haar(x (outer, N, inner), levels, inverse)                                                     -> y, contiguous like x (ops/haar.py)
 
 Of spectral_filter and the mode functions the shapes, strides and formulas are in ops/spectral_filter_reference.py and
-ops/modes_reference.py.
+ops/modes_reference.py, those of spectral_mlp_core in ops/spectral_mlp_reference.py, everything contiguous.
 Of fft_conv (shapes and formulas in ops/fft_conv_reference.py) u, the gates and grad may have any strides; kernel, skip and mask are
 contiguous and in the compute dtype; y, du and the gates' gradients are contiguous in the layout call.blh says (new_like_y, new_like_u).
 Of the activations (codes and formulas in ops/activations_reference.py) everything is contiguous; x of WIRE_COMPLEX, and y and

@@ -6,11 +6,15 @@ from ..ops import hadamard_reference, kan_reference
 from ..ops.activations_reference import backward as activation_backward
 from ..ops.activations_reference import double_backward as activation_double_backward
 from ..ops.activations_reference import forward as activation_forward
+from ..ops.dct_reference import dct
+from ..ops.dct_reference import resample as dct_resample
 from ..ops.fan import reference_backward as fan_backward
 from ..ops.fan import reference_double_backward as fan_double_backward
 from ..ops.fan import reference_forward as fan_forward
 from ..ops.fft_conv_reference import backward as fft_conv_backward
 from ..ops.fft_conv_reference import forward as fft_conv
+from ..ops.fourier_mix import reference as fourier_mix
+from ..ops.haar import reference as haar
 from ..ops.hadamard_reference import hadamard_quantize, srht
 from ..ops.modes_reference import dft as mode_dft
 from ..ops.modes_reference import idft as mode_idft
@@ -24,6 +28,8 @@ from ..ops.rational_reference import double_backward as rational_double_backward
 from ..ops.rational_reference import forward as rational_forward
 from ..ops.spectral_filter_reference import forward as spectral_filter
 from ..ops.spectral_filter_reference import gradient as spectral_filter_gradient
+from ..ops.spectral_mlp_reference import backward as spectral_mlp_core_backward
+from ..ops.spectral_mlp_reference import forward as spectral_mlp_core
 from ..ops.wavelet_reference import backward as wavelet_backward
 from ..ops.wavelet_reference import double_backward as wavelet_double_backward
 from ..ops.wavelet_reference import forward as wavelet_forward
@@ -32,11 +38,15 @@ __all__ = [
     "activation_backward",
     "activation_double_backward",
     "activation_forward",
+    "dct",
+    "dct_resample",
     "fan_backward",
     "fan_double_backward",
     "fan_forward",
     "fft_conv",
     "fft_conv_backward",
+    "fourier_mix",
+    "haar",
     "hadamard",
     "hadamard_quantize",
     "kan_dcoeff",
@@ -54,6 +64,8 @@ __all__ = [
     "rational_forward",
     "spectral_filter",
     "spectral_filter_gradient",
+    "spectral_mlp_core",
+    "spectral_mlp_core_backward",
     "srht",
     "supports",
     "wavelet_backward",
