@@ -13,6 +13,7 @@ from .fourier_kan import FourierKAN
 from .hyena import Hyena
 from .kat_rational import KATRational
 from .matcher import Matcher
+from .neuraloperator import NeuralOperatorSpectralConv
 from .pykan import Pykan, PykanLayer
 from .rational_activations import RationalActivations
 from .s4 import S4DMinimal, S4FFTConv
@@ -21,5 +22,5 @@ from .wav_kan import WavKAN
 MATCHERS: list[Matcher] = [
     RationalActivations(), KATRational(), CompressedTensorsHadamard(), Pykan(), PykanLayer(), EfficientKAN(), FastKAN(),
     FasterKAN(), ChebyKAN(), FourierKAN(), WavKAN(), FLALongConvolution(), FLAImplicitLongConvolution(), S4DMinimal(),
-    S4FFTConv(), Hyena(), FlashFFTConv(),
+    S4FFTConv(), Hyena(), FlashFFTConv(), NeuralOperatorSpectralConv(),
 ]  # fmt: skip
