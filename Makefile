@@ -13,6 +13,8 @@ SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 EXTRAS := import sys; from importlib.metadata import requires; \
   extra = lambda r: r.split("extra == ")[-1].strip("\"\x27 )"); \
   print(*[r.split(";")[0] for r in requires("spectralops") if extra(r) in sys.argv[1:]], sep="\n")
+# Objects are kept, for the next build of the same sources: an editable install forgets its build folder.
+ONCE := $(abspath $(PY));-I;-S;$(abspath tests/compile_once.py);$(abspath build/objects)
 SOURCES := $(shell find csrc CMakeLists.txt setup.py pyproject.toml -type f -not -path '*/simt/*')
 
 .DELETE_ON_ERROR:
@@ -55,7 +57,7 @@ $(VENV)/build.stamp: $(VENV)/torch.stamp
 
 $(VENV)/package.stamp: $(VENV)/build.stamp $(SOURCES)
 	@echo "building spectralops"
-	$(PIP) --no-build-isolation --editable .
+	CMAKE_CXX_COMPILER_LAUNCHER="$${CMAKE_CXX_COMPILER_LAUNCHER:-$(ONCE)}" $(PIP) --no-build-isolation --editable .
 	@$(PY) -c "from spectralops._loader import core_status; print(core_status())"
 	@touch $@
 
@@ -64,11 +66,11 @@ $(VENV)/test.stamp: $(VENV)/package.stamp
 	$(PIP) --requirement $(VENV)/test.txt
 	@touch $@
 
-# rational-activations pins an old torch, compressed-tensors and pykan pin what they like: their code alone, and
-# what it imports.
+# rational-activations pins an old torch, compressed-tensors, pykan and neuraloperator pin what they like: their code alone,
+# and what it imports.
 $(VENV)/demo.stamp: $(VENV)/package.stamp
 	@$(PY) -c '$(EXTRAS)' demo >$(VENV)/demo.txt
 	$(PIP) --requirement $(VENV)/demo.txt
-	$(PIP) scipy transformers pydantic loguru psutil pandas sympy pyyaml seaborn
-	$(PIP) --no-deps rational-activations compressed-tensors pykan==0.2.8
+	$(PIP) scipy transformers pydantic loguru psutil pandas sympy pyyaml seaborn requests
+	$(PIP) --no-deps rational-activations compressed-tensors pykan==0.2.8 neuraloperator==2.0.0 tensorly tensorly-torch opt_einsum
 	@touch $@

@@ -6,6 +6,30 @@ import torch
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
+# Files that take longest, longest first: the two workers of `make test` begin with them, so that neither waits at
+# the end for a long file of the other.
+LONG_FILES = (
+    "test_nvcc",
+    "test_triton_interpret",
+    "test_packaging",
+    "test_triton_fft_conv",
+    "test_triton_activations",
+    "test_triton_kan",
+    "test_triton_wavelet",
+    "test_simt_fft_conv",
+    "test_demo",
+)
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # pytest-xdist's own order: the files of most tests first
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

@@ -2,12 +2,11 @@
 
 import math
 import re
-import subprocess
 
 import pytest
 import torch
 from activation_calls import FUNCTIONS, NAMES, OUTPUTS, Activation, Fan, PolyNorm, problem, problems, run
-from core_build import ISAS, capabilities, cpu_core, isa_objects
+from core_build import ISAS, capabilities, cpu_core
 from rational_calls import CPU, DTYPES, compute
 from simt_build import CSRC
 from spectralops.backends import backend
@@ -288,13 +287,3 @@ def test_no_gpu_backend_of_the_core_takes_it(function):
     assert _core.unsupported(function, torch.empty(2, 3, device="meta")) == f"no CUDA C++ kernel for {function}"
     for name in ("cuda", "cupy"):
         assert backend(name).supports(function, torch.empty(2, 3))[0] is False
-
-
-def test_nothing_shared_between_instruction_sets():
-    """A weak symbol outside its instruction set's namespace could be linked into code for older machines."""
-    for isa, objects in isa_objects("activation").items():
-        command = ["nm", "-C", "--defined-only", *map(str, objects)]
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        defined = re.findall(r"^[0-9a-f]+ ([A-Zuvw]) (.*)$", listing, flags=re.M)
-        assert len(defined) >= 9
-        assert [name for kind, name in defined if f"::cpu::{isa}::" not in name] == []

@@ -4,13 +4,12 @@ import ctypes
 import mmap
 import multiprocessing
 import re
-import subprocess
 
 import hadamard_cpu as cpu
 import numpy as np
 import pytest
 import torch
-from core_build import isa_objects, libgomp
+from core_build import libgomp
 from hadamard_cpu import DTYPES, INTEGERS, agrees, compute, core, everywhere, hadamard, quantize, srht
 
 FLOATS = [d for d in DTYPES if d not in INTEGERS]
@@ -356,14 +355,3 @@ def test_bad_arguments_are_named(text):
     with pytest.raises(ValueError, match=re.escape(text)) as error:
         cpu.invoke("hadamard", *values)
     assert str(error.value).startswith("hadamard: ") or "workspace_bytes" in str(error.value)
-
-
-def test_nothing_shared_between_instruction_sets():
-    """A weak symbol outside its instruction set's namespace could be linked into code for older machines."""
-    for isa, objects in isa_objects("hadamard").items():
-        command = ["nm", "-C", "--defined-only", *map(str, objects)]
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        defined = re.findall(r"^[0-9a-f]+ ([A-Zuvw]) (.*)$", listing, flags=re.M)
-        assert len(defined) >= 100
-        foreign = [name for kind, name in defined if f"::cpu::{isa}::" not in name]
-        assert [name for name in foreign if not name.startswith("DW.ref.")] == []

@@ -4,13 +4,12 @@ import ctypes
 import itertools
 import multiprocessing
 import re
-import subprocess
 import threading
 
 import numpy as np
 import pytest
 import torch
-from core_build import ISAS, capabilities, cpu_core, isa_objects, libgomp
+from core_build import ISAS, capabilities, cpu_core, libgomp
 from rational_calls import CPU, DTYPES, Call, compute, problem, run
 from rational_oracle import VERSIONS, Oracle, plain
 from simt_build import CSRC
@@ -360,13 +359,3 @@ def test_after_fork():
     if alive:
         child.kill()
     assert not alive and child.exitcode == 0 and queue.get()
-
-
-def test_nothing_shared_between_instruction_sets():
-    """A weak symbol outside its instruction set's namespace could be linked into code for older machines."""
-    for isa, objects in isa_objects("rational").items():
-        command = ["nm", "-C", "--defined-only", *map(str, objects)]
-        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        defined = re.findall(r"^[0-9a-f]+ ([A-Zuvw]) (.*)$", listing, flags=re.M)
-        assert len(defined) >= 3
-        assert [name for kind, name in defined if f"::cpu::{isa}::" not in name] == []

@@ -1,4 +1,8 @@
-"""What is shipped: the library's symbols and needs, the sdist, the wheel built from it, the build's choices, and the import."""
+"""What is shipped: the library's symbols and needs, the sdist, the wheel built from it, the build's choices, and the import.
+
+The wheel is compiled with the flags of every build, so that objects of these sources that `make` or an earlier run left
+in build/objects serve again (compile_once.py), and its own objects can be looked at.
+"""
 
 import json
 import os
@@ -10,6 +14,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import core_build
 import pytest
 
 import spectralops
@@ -113,18 +118,38 @@ def test_the_sdist_is_complete(sdist):
 
 
 @pytest.fixture(scope="module")
-def wheel(sdist, tmp_path_factory) -> Path:
-    """Built offline from the unpacked sdist, without optimisation: what is looked at here does not depend on it."""
-    where = tmp_path_factory.mktemp("wheel")
+def unpacked(sdist, tmp_path_factory) -> Path:
     with tarfile.open(sdist) as archive:
-        archive.extractall(where)
+        archive.extractall(where := tmp_path_factory.mktemp("wheel"))
     (source,) = where.glob("spectralops-*")
-    flags = {"CMAKE_CXX_FLAGS_RELEASE": "-O0", "SPECTRALOPS_KERNEL_FLAGS": "-O0"}
-    settings = [f"--config-settings=cmake.define.{k}={v}" for k, v in flags.items()]
-    command = ["pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", where, *settings, source]
-    run(sys.executable, "-m", *command, env=OFFLINE | {"SPECTRALOPS_CUDA": "0"}, cwd=where)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(unpacked) -> Path:
+    """Built offline from the unpacked sdist."""
+    where = unpacked.parent
+    once = [sys.executable, "-I", "-S", ROOT / "tests" / "compile_once.py", ROOT / "build" / "objects"]
+    launcher = os.environ.get("CMAKE_CXX_COMPILER_LAUNCHER") or ";".join(map(str, once))
+    env = OFFLINE | {"SPECTRALOPS_CUDA": "0", "CMAKE_CXX_COMPILER_LAUNCHER": launcher}
+    command = ["pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", where, unpacked]
+    run(sys.executable, "-m", *command, env=env, cwd=where)
     (path,) = where.glob("*.whl")
     return path
+
+
+def test_nothing_shared_between_instruction_sets(wheel, unpacked):
+    """A weak symbol outside its instruction set's namespace could be linked into code for older machines."""
+    sources = sorted(p.name for p in (ROOT / "csrc" / "cpu").glob("*_isa.cpp"))
+    for isa in core_build.ISAS:
+        objects = sorted(unpacked.glob(f"build/**/cpu_{isa}.dir/**/*.o"))
+        assert [p.name for p in objects] == [f"{name}.o" for name in sources]
+        for path in objects:
+            listing = run("nm", "-C", "--defined-only", path)
+            defined = re.findall(r"^[0-9a-f]+ ([A-Zuvw]) (.*)$", listing, flags=re.M)
+            foreign = [name for _, name in defined if f"::cpu::{isa}::" not in name]
+            assert len(defined) > len(foreign), path.name
+            assert [name for name in foreign if not name.startswith("DW.ref.")] == [], path.name
 
 
 def test_the_wheel_fits_every_python_and_holds_what_it_should(wheel):

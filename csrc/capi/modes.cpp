@@ -1,6 +1,10 @@
 #include "cpu/modes.h"
 
+#include <initializer_list>
+
 #include "capi/status.h"
+
+#include <initializer_list>
 
 namespace {
 

@@ -1,7 +1,11 @@
 #include "cpu/spectral_filter.h"
 
+#include <initializer_list>
+
 #include "capi/status.h"
 #include "cuda/spectral_filter.h"
+
+#include <initializer_list>
 
 namespace {
 

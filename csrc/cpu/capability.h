@@ -17,7 +17,7 @@
 // Everything a *_isa.cpp defines is in namespace spectralops::cpu::SO_CPU_ISA or always inlined.  An ordinary inline
 // function would be emitted three times under one name, the linker would keep one, and a machine without AVX-512 might
 // run the AVX-512 copy.  So such a file includes no standard C++ header but <type_traits> and <atomic> (through
-// parallel.h) and calls no std:: function; tests/test_cpu_rational_core.py looks at the objects.
+// parallel.h) and calls no std:: function; tests/test_packaging.py looks at the objects.
 #pragma once
 
 #if defined(__x86_64__)

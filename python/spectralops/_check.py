@@ -54,3 +54,10 @@ def coefficients_dtype(name: str, value: Tensor, x_name: str, x: Tensor) -> None
 
 def shape(value: Tensor) -> tuple[int, ...]:
     return tuple(value.shape)
+
+
+def backend(value: object) -> None:
+    from .backends import NAMES
+
+    if value is not None and value not in NAMES:
+        raise ValueError(f"backend must be None or one of {', '.join(map(repr, NAMES))}; got {value!r}")

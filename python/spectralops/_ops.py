@@ -356,6 +356,44 @@ def _(spectrum, grad, backend=None):
     return spectrum.new_empty(spectrum.shape[1], grad.shape[1], spectrum.shape[2], 2)
 
 
+@_define("fourier_mix", "fourier_mix(Tensor x, str? backend=None) -> Tensor")
+def _(x, backend=None):
+    return x.new_empty(x.shape)
+
+
+@_define(
+    "spectral_mlp",
+    "spectral_mlp_core(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, float threshold, str activation, bool mask,"
+    " str? backend=None) -> Tensor",
+)
+def _(x, w1, b1, w2, b2, threshold, activation, mask, backend=None):
+    return x.new_empty(x.shape)
+
+
+@_define(
+    "spectral_mlp",
+    "spectral_mlp_core_backward(Tensor grad, Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, float threshold, str activation,"
+    " bool mask, bool[] needs, str? backend=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _(grad, x, w1, b1, w2, b2, threshold, activation, mask, needs, backend=None):
+    return tuple(t.new_empty(t.shape if need else (0,)) for t, need in zip((x, w1, b1, w2, b2), needs))
+
+
+@_define("dct", "dct(Tensor x, int power, bool transposed, str? backend=None) -> Tensor")
+def _(x, power, transposed, backend=None):
+    return x.new_empty(x.shape)
+
+
+@_define("dct", "dct_resample(Tensor x, SymInt points, str? backend=None) -> Tensor")
+def _(x, points, backend=None):
+    return x.new_empty(x.shape[0], points, x.shape[2])
+
+
+@_define("haar", "haar(Tensor x, int levels, bool inverse, str? backend=None) -> Tensor")
+def _(x, levels, inverse, backend=None):
+    return x.new_empty(x.shape)
+
+
 @_define(
     "istft_head",
     "istft_head(Tensor x, Tensor? window, SymInt n, SymInt size, SymInt hop, SymInt start, SymInt length, bool normalize,"

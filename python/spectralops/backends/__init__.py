@@ -33,6 +33,12 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     mode_idft(spectrum, modes, last, scale, doubled, skip, bias, grad, activation, dtype)          -> y
     mode_mix(spectrum (B, Ci or Co, P, 2), weight (Ci, Co, P, 2), adjoint)                         -> (B, Co or Ci, P, 2)
     mode_mix_gradient(spectrum (B, Ci, P, 2), grad (B, Co, P, 2))                                  -> (Ci, Co, P, 2)
+    fourier_mix(x (B, S, H))                                                                       -> y
+    spectral_mlp_core(x (M, nb, bs, 2), w1, b1, w2, b2, threshold, activation, mask)               -> y
+    spectral_mlp_core_backward(grad, x, w1, b1, w2, b2, threshold, activation, mask, needs)        -> dx, dw1, db1, dw2, db2 or None
+    dct(x (outer, N, inner), power, transposed)                                                    -> y, contiguous like x (ops/dct_reference.py)
+    dct_resample(x (outer, N, inner), points)                                                      -> y (outer, points, inner)
+    haar(x (outer, N, inner), levels, inverse)                                                     -> y, contiguous like x (ops/haar.py)
     istft_head(x (B, L, 2 K), window (n,), scale (length,) or None, hop, start, length, variant, limit)                 -> y (B, length)
     istft_head_backward(grad (B, length), x or None, window, scale, frames, hop, start, variant, limit)                 -> dx (B, frames, 2 K)
     fourier_linear(x (T, I), spectrum (n,), indices (2, n), weight (O, I), bias (O,), outputs, inputs, scaling, transposed) -> y (T, O)
@@ -41,7 +47,8 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     circulant_linear(x (T, n b), weight (m, n, b), scaling, transposed)                            -> y (T, m b)
     circulant_linear_gradient(x, grad (T, m b), block, scaling)                                    -> dweight
 
-Of spectral_filter, the mode functions and istft_head the shapes, strides and formulas are in ops/<..>_reference.py.
+Of the functions from spectral_filter on the shapes, strides and formulas are in ops/<..>_reference.py, those of fourier_mix and
+haar in their own files.
 Of fft_conv (shapes and formulas in ops/fft_conv_reference.py) u, the gates and grad may have any strides; kernel, skip and mask are
 contiguous and in the compute dtype; y, du and the gates' gradients are contiguous in the layout call.blh says (new_like_y, new_like_u).
 Of the activations (codes and formulas in ops/activations_reference.py) everything is contiguous; x of WIRE_COMPLEX, and y and

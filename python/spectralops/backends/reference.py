@@ -6,6 +6,8 @@ from ..ops import hadamard_reference, kan_reference
 from ..ops.activations_reference import backward as activation_backward
 from ..ops.activations_reference import double_backward as activation_double_backward
 from ..ops.activations_reference import forward as activation_forward
+from ..ops.dct_reference import dct
+from ..ops.dct_reference import resample as dct_resample
 from ..ops.circulant_linear import reference_forward as circulant_linear
 from ..ops.circulant_linear import reference_gradient as circulant_linear_gradient
 from ..ops.fan import reference_backward as fan_backward
@@ -13,6 +15,8 @@ from ..ops.fan import reference_double_backward as fan_double_backward
 from ..ops.fan import reference_forward as fan_forward
 from ..ops.fft_conv_reference import backward as fft_conv_backward
 from ..ops.fft_conv_reference import forward as fft_conv
+from ..ops.fourier_mix import reference as fourier_mix
+from ..ops.haar import reference as haar
 from ..ops.fourier_linear_reference import backward as fourier_linear_backward
 from ..ops.fourier_linear_reference import forward as fourier_linear
 from ..ops.fourier_linear_reference import gradient as fourier_linear_gradient
@@ -31,6 +35,8 @@ from ..ops.rational_reference import double_backward as rational_double_backward
 from ..ops.rational_reference import forward as rational_forward
 from ..ops.spectral_filter_reference import forward as spectral_filter
 from ..ops.spectral_filter_reference import gradient as spectral_filter_gradient
+from ..ops.spectral_mlp_reference import backward as spectral_mlp_core_backward
+from ..ops.spectral_mlp_reference import forward as spectral_mlp_core
 from ..ops.wavelet_reference import backward as wavelet_backward
 from ..ops.wavelet_reference import double_backward as wavelet_double_backward
 from ..ops.wavelet_reference import forward as wavelet_forward
@@ -39,6 +45,8 @@ __all__ = [
     "activation_backward",
     "activation_double_backward",
     "activation_forward",
+    "dct",
+    "dct_resample",
     "circulant_linear",
     "circulant_linear_gradient",
     "fan_backward",
@@ -46,6 +54,8 @@ __all__ = [
     "fan_forward",
     "fft_conv",
     "fft_conv_backward",
+    "fourier_mix",
+    "haar",
     "fourier_linear",
     "fourier_linear_backward",
     "fourier_linear_gradient",
@@ -68,6 +78,8 @@ __all__ = [
     "rational_forward",
     "spectral_filter",
     "spectral_filter_gradient",
+    "spectral_mlp_core",
+    "spectral_mlp_core_backward",
     "srht",
     "supports",
     "wavelet_backward",

@@ -117,6 +117,7 @@ def _facts(device: torch.device) -> dict:
         "rational-activations",
         "compressed-tensors",
         "pykan",
+        "neuraloperator",
         "transformers",
         "scikit-learn",
     )

@@ -1,5 +1,5 @@
 """The models whose ops `replace` finds: those of rational-activations and compressed-tensors here, the KANs in
-`kan_networks.py`, state spaces in `convolution_networks.py`."""
+`kan_networks.py`, state spaces in `convolution_networks.py`, models of spectra in `fourier_networks.py`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .base import ByHand, Network, digits, in_dtype, need, quiet
 from .convolution_networks import convolution_networks
+from .fourier_networks import fourier_networks
 from .kan_networks import kan_networks
 
 
@@ -92,4 +93,5 @@ def networks(small: bool) -> list[Network]:
         ),
         *kan_networks(small),
         *convolution_networks(small),
+        *fourier_networks(small),
     ]

@@ -104,14 +104,24 @@ def state_difference(was: dict[str, torch.Tensor], now: dict[str, torch.Tensor])
     return ", ".join(name for name, value in was.items() if not torch.equal(value, now[name]))
 
 
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Of its data: that of its first parameter that is real."""
+    return next(p.dtype for p in model.parameters() if not p.is_complex())
+
+
+def _numbers(t: torch.Tensor) -> torch.Tensor:
+    """As one real vector in float64."""
+    return (torch.view_as_real(t) if t.is_complex() else t).reshape(-1).double()
+
+
 def _flat_gradient(model: nn.Module, data: Data, index) -> tuple[torch.Tensor, torch.Tensor]:
     """(output, all parameter gradients as one vector), in float64."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    x, y = data.batch(index, parameters[0].dtype)
+    x, y = data.batch(index, dtype_of(model))
     output = model(x)
     # what is not used, as pykan's symbolic layers, has a gradient of zero
     gradients = torch.autograd.grad(data.loss(output, y), parameters, allow_unused=True, materialize_grads=True)
-    return output.detach().double(), torch.cat([g.reshape(-1).double() for g in gradients])
+    return output.detach().double(), torch.cat([_numbers(g) for g in gradients])
 
 
 def relative(value: torch.Tensor, truth: torch.Tensor) -> float:
@@ -134,7 +144,7 @@ def compare(models: dict[str, nn.Module], data: Data, index, output: str) -> lis
 def train(model: nn.Module, network: Network, data: Data, bar: Bar | None = None) -> list[float]:
     """Losses of a run; batches are drawn from a generator of their own, the same for every run."""
     order = torch.Generator("cpu").manual_seed(1)
-    step, dtype = trainer(model, network.rate, data.loss), next(model.parameters()).dtype
+    step, dtype = trainer(model, network.rate, data.loss), dtype_of(model)
     losses = []
     for _ in range(network.steps):
         index = torch.randint(len(data.x), (network.batch,), generator=order, device="cpu").to(data.x.device)
@@ -163,7 +173,7 @@ def stepper(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of):
 
 
 def weight_vector(model: nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().reshape(-1).double() for p in model.parameters() if p.requires_grad])
+    return torch.cat([_numbers(p.detach()) for p in model.parameters() if p.requires_grad])
 
 
 def compare_training(curves: dict[str, list[float]], weights: dict[str, torch.Tensor], steps: int) -> list[Check]:

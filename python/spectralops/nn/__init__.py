@@ -1,6 +1,7 @@
 """Modules over the functions."""
 
 from .fan import FAN
+from .fdconv import FDConvWeight, FrequencyBandModulation
 from .fnet_ar import FNetARMixing
 from .gaunt import GauntTensorProduct
 from .grkan import GRKAN
@@ -20,10 +21,13 @@ from .relative_attention import RelativeKernelAttention
 from .rtf import RTF
 from .s4d import S4D, S4DKernel
 from .siren import SIREN
+from .svt import SVTChannelMixing, SVTChannelTokenMixing
 from .tnn import TNN, TNO
+from .transform_once import TransformOnce, TransformOnceLayer
 
 __all__ = [
-    "FAN", "FNetARMixing", "GRKAN", "GauntTensorProduct", "HadamardRotation", "HyenaFilter", "HyenaOperator", "KAF", "KAN",
-    "KANAttention", "KANConv2d", "KANLinear", "LongConv", "M2Mixer", "MegaEMA", "RTF", "Rational", "RelativeKernelAttention", "S4D",
-    "S4DKernel", "SIREN", "TNN", "TNO", "rational_init",
+    "FAN", "FDConvWeight", "FNetARMixing", "FrequencyBandModulation", "GRKAN", "GauntTensorProduct", "HadamardRotation",
+    "HyenaFilter", "HyenaOperator", "KAF", "KAN", "KANAttention", "KANConv2d", "KANLinear", "LongConv", "M2Mixer", "MegaEMA",
+    "RTF", "Rational", "RelativeKernelAttention", "S4D", "S4DKernel", "SIREN", "SVTChannelMixing", "SVTChannelTokenMixing",
+    "TNN", "TNO", "TransformOnce", "TransformOnceLayer", "rational_init",
 ]  # fmt: skip

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fft_conv_reference import compute_dtype
+from .spectral_filter_reference import real_ends
 
 ACTIVATIONS = ("identity", "gelu")
 
@@ -73,27 +74,68 @@ def _turned(re: Tensor, im: Tensor | None, cos: Tensor, sin: Tensor, d: int) -> 
     return along(re, cos) + along(im, sin), along(im, cos) - along(re, sin)
 
 
+def wide(modes: Modes) -> bool:
+    """Whether a fast transform of the whole grid, of which the rest is dropped, is cheaper than products with the kept modes alone."""
+    half = 0 <= modes.starts[2] and modes.starts[2] + modes.counts[2] <= modes.sizes[2] // 2 + 1
+    return half and any(n > 64 and 4 * m > n for m, n in zip(modes.counts, modes.sizes))
+
+
+def _fast_dft(x: Tensor, modes: Modes, first: int) -> Tensor:
+    """Complex, unscaled."""
+    out = torch.fft.rfftn(x, dim=(first, first + 1, first + 2))
+    for d in range(3):
+        index = modes.frequencies(d, x.device) % modes.sizes[d]
+        if modes.counts[d] < out.shape[first + d] or modes.starts[d] or modes.shifts[d]:
+            out = out.index_select(first + d, index)
+    return out
+
+
+def _fast_idft(spectrum: Tensor, modes: Modes, first: int) -> Tensor:
+    """Real, unscaled, c = 2 (complex spectrum)."""
+    for d in range(3):
+        index, size = modes.frequencies(d, spectrum.device) % modes.sizes[d], modes.sizes[d] if d < 2 else modes.sizes[2] // 2 + 1
+        if modes.counts[d] < size or modes.starts[d] or modes.shifts[d]:
+            shape = list(spectrum.shape)
+            shape[first + d] = size
+            spectrum = spectrum.new_zeros(shape).index_copy(first + d, index, spectrum)
+    lines = torch.fft.ifftn(spectrum, dim=(first, first + 1), norm="forward")
+    return torch.fft.irfft(real_ends(lines, modes.sizes[2], first + 2), n=modes.sizes[2], dim=first + 2, norm="forward")
+
+
 def dft(x: Tensor, modes: Modes, last: bool, scale: float, doubled: bool) -> Tensor:
     """-> spectrum."""
     dtype, first = compute_dtype(x), 1 if last else 2
-    re, im = x.to(dtype), None
-    for d in (2, 1, 0):
-        re, im = _turned(re, im, *factor(modes, d, dtype, x.device), first + d)
-    out = torch.stack([re, im], -1) * scale
+    if wide(modes):
+        out = torch.view_as_real(_fast_dft(x.to(dtype), modes, first)) * scale
+    else:
+        re, im = x.to(dtype), None
+        for d in (2, 1, 0):
+            re, im = _turned(re, im, *factor(modes, d, dtype, x.device), first + d)
+        out = torch.stack([re, im], -1) * scale
     if doubled:
         out = out * count(modes, dtype, x.device).view(-1, *(1,) * (2 if last else 1))
     return out.contiguous()
 
 
+def _slow_idft(spectrum: Tensor, modes: Modes, first: int, scale: float) -> Tensor:
+    re, im = spectrum[..., 0] * scale, -spectrum[..., 1] * scale  # Re(X e^{i theta}) = Re(conj(X) e^{-i theta})
+    for d in (0, 1, 2):
+        cos, sin = factor(modes, d, spectrum.dtype, spectrum.device)
+        re, im = _turned(re, im, cos.T, sin.T, first + d)
+    return re
+
+
 def idft(spectrum, modes, last, scale, doubled, skip, bias, grad, activation, dtype):
     """-> y of `dtype`."""
     compute, first = spectrum.dtype, 1 if last else 2
-    if doubled:
-        spectrum = spectrum * count(modes, compute, spectrum.device).view(-1, *(1,) * (2 if last else 1))
-    re, im = spectrum[..., 0] * scale, -spectrum[..., 1] * scale  # Re(X e^{i theta}) = Re(conj(X) e^{-i theta})
-    for d in (0, 1, 2):
-        cos, sin = factor(modes, d, compute, spectrum.device)
-        re, im = _turned(re, im, cos.T, sin.T, first + d)
+    fast = wide(modes)
+    if doubled is not fast:
+        twice = count(modes, compute, spectrum.device)
+        spectrum = spectrum * (1 / twice if fast else twice).view(-1, *(1,) * (2 if last else 1))
+    if fast:
+        re = _fast_idft(torch.view_as_complex((spectrum * scale).contiguous()), modes, first)
+    else:
+        re = _slow_idft(spectrum, modes, first, scale)
     z = re
     if skip is not None:
         z = z + skip

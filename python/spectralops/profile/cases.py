@@ -304,4 +304,4 @@ def _rows(x: Tensor) -> Tensor:
 _rational_cases()
 _hadamard_cases()
 
-from . import activation_cases, fft_conv_cases, kan_cases  # noqa: E402, F401  (they register their own)
+from . import activation_cases, fft_conv_cases, kan_cases, spectral_cases  # noqa: E402, F401  (they register their own)

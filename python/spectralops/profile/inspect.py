@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 
-from ..backends import _core, _fft_conv
+from ..backends import _core, _fft_conv, _spectral
 from ..basis import BSpline, Chebyshev
 from ..ops import activations_reference
 from ..ops.fft_conv_reference import Call
 from .. import OPS
 from .._loader import CoreMissing, core, include_dir
 from ..ops.hadamard_base import hadamard_base
+from ..ops.modes_reference import Modes
 
 # Compute capability: threads, registers and shared memory of a multiprocessor, shared memory of a block,
 # multiprocessors, bytes/s.
@@ -102,6 +103,10 @@ def examples(op: str, dtype: torch.dtype) -> list[Example]:
         return _fft_conv_examples(dtype, label)
     if op == "fft_conv2d":
         raise ValueError("fft_conv2d runs the kernels of fft_conv: inspect that")
+    if op == "spectral_filter":
+        return _spectral_filter_examples(dtype, label)
+    if op == "spectral_conv":
+        return _spectral_conv_examples(dtype, label)
     if op in _PARAMETERS or op in ("poly_norm", "fan", "fourier_features", "wavelet_linear"):
         return _activation_examples(op, dtype, label)
     if op in _PLAIN:
@@ -173,11 +178,42 @@ def _fft_conv_examples(dtype: torch.dtype, label: str) -> list[Example]:
     return found
 
 
+def _spectral_filter_examples(dtype: torch.dtype, label: str) -> list[Example]:
+    """GFNet's grids: x in, y out; the gradient reads x and the incoming gradient."""
+    found = []
+    for shape in ((128, 1, 14, 14, 384), (128, 1, 56, 56, 64)):
+        x, w = torch.empty(shape, dtype=dtype), torch.empty(1, 1, shape[2], shape[3] // 2 + 1, shape[4], 2)
+        where = f"({shape[0]}, {shape[2]}, {shape[3]}, {shape[4]}) {label}"
+        found += [
+            Example(f"forward {where}", "spectral_filter", (x, w, None, None, None, -1.0, False), 2 * x.nbytes + w.nbytes),
+            Example(f"gradient {where}", "spectral_filter_gradient", (x, x, None, None, -1.0, 1, shape[4]), 2 * x.nbytes + w.nbytes),
+        ]
+    return found
+
+
+def _spectral_conv_examples(dtype: torch.dtype, label: str) -> list[Example]:
+    """The three kernels of an FNO layer, 64 channels, 128 x 128, 16 modes."""
+    x, modes = torch.empty(16, 64, 1, 128, 128, dtype=dtype), Modes((1, 128, 128), (0, -8, 0), (0, 0, 0), (1, 16, 9))
+    spectrum, w = torch.empty(16, 64, 1, 16, 9, 2), torch.empty(64, 64, 144, 2)
+    flat, where = spectrum.flatten(2, 4), f"(16, 64, 128, 128), 16 modes, {label}"
+    tail = (None, None, None, "identity", dtype)
+    return [
+        Example(f"truncated transform {where}", "mode_dft", (x, modes, False, 1.0, False), x.nbytes + spectrum.nbytes),
+        Example(f"mixing {where}", "mode_mix", (flat, w, False), 2 * flat.nbytes + w.nbytes),
+        Example(f"inverse {where}", "mode_idft", (spectrum, modes, False, 1.0, True, *tail), x.nbytes + spectrum.nbytes),
+        Example(f"weight gradient {where}", "mode_mix_gradient", (flat, flat), 2 * flat.nbytes + w.nbytes),
+    ]
+
+
 # ---- CUDA ------------------------------------------------------------------------------------------------------------
 
 
 # The core's functions that have CPU kernels alone.
-_CPU_ONLY = tuple(f"{f}_{w}" for f in ("kan", "wavelet", "activation", "poly_norm", "fan") for w in ("forward", "dx", "dcoeff", "backward"))
+_CPU_ONLY = tuple(f"{f}_{w}" for f in ("kan", "wavelet", "activation", "poly_norm", "fan") for w in ("forward", "dx", "dcoeff", "backward")) + (
+    "mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient")
+
+
+_GLUE = {"fft_conv": _fft_conv, "spectral": _spectral, "mode": _spectral}
 
 
 def record_cuda(example: Example, sm: int) -> list[tuple]:
@@ -187,7 +223,7 @@ def record_cuda(example: Example, sm: int) -> list[tuple]:
     library = core()
     library.record_begin(sm, ARCHITECTURES[sm][4], ARCHITECTURES[sm][3])
     try:
-        glue = _fft_conv if example.function.startswith("fft_conv") else _core
+        glue = next((g for name, g in _GLUE.items() if example.function.startswith(name)), _core)
         getattr(glue, example.function)(lambda x: (0, 1, 0), *example.args)
     finally:
         count = library.record_end()
