@@ -12,8 +12,8 @@ be taken in 0 .. I / 2. Two exact forms:
             with (k_j, -) = (u_j, conjugate) for u_j <= O / 2 and (O - u_j, +) above: no matrix of O x I, O(T (I log I + n + O log O))
     dense   dW by one irfft2 of the half plane, O(O I log(O I)), added to W: one product in all
 
-and for the gradient of c the sums over t of the products of both transforms at the entries. `cost` says which one is taken: by sizes
-alone. On a CPU dW is kept as long as c has the same values, so that the micro-batches of one step share it.
+and for the gradient of c the sums over t of the products of both transforms at the entries, or Re rfft2(g^T x) there. Sizes alone
+decide, by measured costs (is_dense, is_dense_gradient). On a CPU dW is kept as long as c has the same values, so that the micro-batches of one step share it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .fft_conv_reference import compute_dtype
 
 TOKENS = 256  # of a block of the sparse form, whose gathered rows stay in the cache
-# Nanoseconds of one core: an entry, or a point of the two transforms, of a token; a point of irfft2, halved as dW serves the backward
-# pass and further micro-batches too; a multiply-add of a product
-ENTRY, POINT, MATRIX, PRODUCT = 5.0, 2.0, 4.5, 0.012
+# Nanoseconds of one core: launches of the sparse form; an entry, and a point of the two transforms, of a token; a point of irfft2, halved
+# as dW serves the backward pass and further micro-batches too, and of rfft2; a multiply-add of a product
+SETUP, ENTRY, POINT, MATRIX, MATRIX_GRADIENT, PRODUCT = 250e3, 5.0, 2.0, 4.5, 8.0, 0.012
 
 
 class Plan(NamedTuple):
@@ -78,18 +78,20 @@ def _tested(indices, outputs, inputs, transposed) -> Plan:
     return make_plan(indices, outputs, inputs, transposed)
 
 
-def cost(tokens: int, entries: int, outputs: int, inputs: int, merged: bool) -> tuple[float, float]:
-    """Of the sparse and of the dense form, in ns."""
-    sparse = tokens * (entries * ENTRY + (inputs + outputs) * POINT)
-    return sparse, outputs * inputs * (MATRIX + (0 if merged else tokens * PRODUCT))
+def _sparse(tokens: int, entries: int, outputs: int, inputs: int) -> float:
+    return SETUP + tokens * (entries * ENTRY + (inputs + outputs) * POINT)
 
 
 def is_dense(x: Tensor, entries: int, outputs: int, inputs: int, weight: Tensor | None) -> bool:
     """On a GPU the matrix costs next to nothing beside the launches of the sparse form."""
-    if x.device.type != "cpu":
-        return True
-    sparse, dense = cost(x.shape[0], entries, outputs, inputs, weight is not None and weight.dtype == compute_dtype(x))
-    return dense < sparse
+    merged = weight is not None and weight.dtype == compute_dtype(x)  # then its product is the layer's own
+    dense = outputs * inputs * (MATRIX + (0 if merged else x.shape[0] * PRODUCT))
+    return x.device.type != "cpu" or dense < _sparse(x.shape[0], entries, outputs, inputs)
+
+
+def is_dense_gradient(x: Tensor, entries: int, outputs: int, inputs: int) -> bool:
+    dense = outputs * inputs * (MATRIX_GRADIENT + x.shape[0] * PRODUCT)
+    return x.device.type != "cpu" or dense < _sparse(x.shape[0], entries, outputs, inputs)
 
 
 def half(k: Tensor, size: int, dtype: torch.dtype) -> Tensor:
@@ -159,6 +161,9 @@ def forward(x, spectrum, indices, weight, bias, outputs, inputs, scaling, transp
 def gradient(x, grad, indices, outputs, inputs, scaling):
     """x (T, I), grad (T, O) -> (n,) in the compute dtype."""
     dtype, p = compute_dtype(x), plan(indices, outputs, inputs, False)
+    if is_dense_gradient(x, indices.shape[1], outputs, inputs):
+        spectrum = torch.fft.rfft2(grad.to(dtype).T @ x.to(dtype))
+        return torch.view_as_real(spectrum)[p.row, p.source, 0] * (scaling / (outputs * inputs))
     sign, sums = p.sign.to(dtype)[..., None], x.new_zeros(indices.shape[1], dtype=dtype)
     for begin in range(0, x.shape[0], TOKENS):
         a = _rows(torch.fft.rfft(x[begin : begin + TOKENS].to(dtype))).index_select(0, p.source)
@@ -169,7 +174,8 @@ def gradient(x, grad, indices, outputs, inputs, scaling):
 
 def backward(grad, x, spectrum, indices, weight, outputs, inputs, scaling):
     """The gradients of x and of c at once: in the sparse form they share the transform of grad (T, O) and its gathered rows."""
-    if is_dense(x, spectrum.shape[0], outputs, inputs, weight):
+    sizes = (spectrum.shape[0], outputs, inputs)
+    if is_dense(x, *sizes, weight) or is_dense_gradient(x, *sizes):
         dx = forward(grad, spectrum, indices, weight, None, outputs, inputs, scaling, True)
         return dx, gradient(x, grad, indices, outputs, inputs, scaling)
     dtype, p = compute_dtype(x), plan(indices, outputs, inputs, False)
