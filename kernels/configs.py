@@ -264,16 +264,17 @@ class Filter(NamedTuple):
 
 
 # spectral_filter on grids that a program holds, by the sides P2 and P3 rounded up to powers of two of at least 16, and B
-# likewise of the half spectrum, at least 8.  A gradient holds a sum and two transforms.
+# likewise of the half spectrum, at least 8: with three products for one, with one, and a gradient, which holds a sum and two
+# transforms.
 SPECTRAL_FILTER = {
-    (16, 16, 8): {"filter": Filter(16, 4), "gradient": Filter(16, 4)},
-    (32, 16, 8): {"filter": Filter(16, 8), "gradient": Filter(16, 8)},
-    (16, 16, 16): {"filter": Filter(16, 4), "gradient": Filter(16, 8)},
-    (32, 16, 16): {"filter": Filter(16, 8), "gradient": Filter(16, 8)},
-    (16, 32, 16): {"filter": Filter(16, 8), "gradient": Filter(16, 8)},
-    (32, 32, 16): {"filter": Filter(16, 8), "gradient": Filter(8, 8)},
-    (16, 32, 32): {"filter": Filter(16, 8), "gradient": Filter(8, 8)},
-    (32, 32, 32): {"filter": Filter(8, 8), "gradient": Filter(8, 8)},
+    (16, 16, 8): {"three": Filter(16, 4), "one": Filter(16, 4), "gradient": Filter(16, 8)},
+    (32, 16, 8): {"three": Filter(16, 8), "one": Filter(16, 8), "gradient": Filter(16, 8)},
+    (16, 16, 16): {"three": Filter(16, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (32, 16, 16): {"three": Filter(8, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (16, 32, 16): {"three": Filter(16, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (32, 32, 16): {"three": Filter(8, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (16, 32, 32): {"three": Filter(8, 8), "one": Filter(16, 8), "gradient": Filter(4, 8)},
+    (32, 32, 32): {"three": Filter(4, 8), "one": Filter(8, 8), "gradient": Filter(4, 8)},
 }
 SPECTRAL_FILTER_LONGEST = 256  # a side; beyond, dense products lose to an FFT
 SPECTRAL_FILTER_MOMENTS = Matrix(4, 512, 4)  # points and channels of the layer norm's tile
