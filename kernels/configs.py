@@ -270,10 +270,15 @@ class ModesTile(NamedTuple):
 MODES = {
     ("rows", 1): ModesTile(64, 32, 128, 8, 3),
     ("rows", 2): ModesTile(64, 32, 128, 8, 3),
-    ("rows", 3): ModesTile(64, 32, 64, 4, 3),
-    ("columns", 1): ModesTile(64, 32, 64, 8, 2),
-    ("columns", 2): ModesTile(64, 32, 64, 8, 2),
+    ("rows", 3): ModesTile(64, 32, 64, 8, 3),
+    ("columns", 1): ModesTile(64, 16, 64, 8, 2),
+    ("columns", 2): ModesTile(64, 16, 64, 8, 2),
     ("columns", 3): ModesTile(64, 16, 32, 8, 2),
+}
+MODES_PLANE = {  # of planes of modes: `others` are rows of the grid, depth its last dimension
+    "tf32": ModesTile(64, 64, 64, 8, 2),
+    "split": ModesTile(64, 32, 32, 8, 2),
+    "exact": ModesTile(64, 32, 32, 8, 2),
 }
 MODES_CHAIN = 256  # terms of a sum before it is added to the whole
 MODES_TABLE = 1 << 24  # factors of a table
