@@ -437,3 +437,17 @@ def _(x, grad, indices, outputs, inputs, scaling, backend=None):
 )
 def _(grad, x, spectrum, indices, weight, outputs, inputs, scaling, backend=None):
     return x.new_empty(x.shape), x.new_empty(spectrum.shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+
+
+@_define("circulant_linear", "circulant_linear(Tensor x, Tensor weight, float scaling, bool transposed, str? backend=None) -> Tensor")
+def _(x, weight, scaling, transposed, backend=None):
+    return x.new_empty(x.shape[0], weight.shape[1 if transposed else 0] * weight.shape[2])
+
+
+@_define(
+    "circulant_linear",
+    "circulant_linear_gradient(Tensor x, Tensor grad, SymInt block, float scaling, str? backend=None) -> Tensor",
+)
+def _(x, grad, block, scaling, backend=None):
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(grad.shape[1] // block, x.shape[1] // block, block, dtype=dtype)

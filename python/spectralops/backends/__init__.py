@@ -41,6 +41,11 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     haar(x (outer, N, inner), levels, inverse)                                                     -> y, contiguous like x (ops/haar.py)
     istft_head(x (B, L, 2 K), window (n,), scale (length,) or None, hop, start, length, variant, limit)                 -> y (B, length)
     istft_head_backward(grad (B, length), x or None, window, scale, frames, hop, start, variant, limit)                 -> dx (B, frames, 2 K)
+    fourier_linear(x (T, I), spectrum (n,), indices (2, n), weight (O, I), bias (O,), outputs, inputs, scaling, transposed) -> y (T, O)
+    fourier_linear_backward(grad (T, O), x, spectrum, indices, weight, outputs, inputs, scaling)   -> dx, dspectrum
+    fourier_linear_gradient(x, grad, indices, outputs, inputs, scaling)                            -> dspectrum
+    circulant_linear(x (T, n b), weight (m, n, b), scaling, transposed)                            -> y (T, m b)
+    circulant_linear_gradient(x, grad (T, m b), block, scaling)                                    -> dweight
 
 Of the functions from spectral_filter on the shapes, strides and formulas are in ops/<..>_reference.py, those of fourier_mix and
 haar in their own files.

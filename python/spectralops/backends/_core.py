@@ -153,6 +153,10 @@ def unplannable(function: str, *args) -> str | None:
         from ._fft_conv import unplannable as fft_conv_unplannable
 
         return fft_conv_unplannable(function, *args)
+    if function.startswith("spectral_filter"):
+        from ._spectral import unplannable as filter_unplannable
+
+        return filter_unplannable(function, *args)
     if function != "hadamard_quantize":
         return None
     x, _, base, _, block, group, format, _ = args

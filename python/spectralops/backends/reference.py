@@ -8,6 +8,8 @@ from ..ops.activations_reference import double_backward as activation_double_bac
 from ..ops.activations_reference import forward as activation_forward
 from ..ops.dct_reference import dct
 from ..ops.dct_reference import resample as dct_resample
+from ..ops.circulant_linear import reference_forward as circulant_linear
+from ..ops.circulant_linear import reference_gradient as circulant_linear_gradient
 from ..ops.fan import reference_backward as fan_backward
 from ..ops.fan import reference_double_backward as fan_double_backward
 from ..ops.fan import reference_forward as fan_forward
@@ -45,6 +47,8 @@ __all__ = [
     "activation_forward",
     "dct",
     "dct_resample",
+    "circulant_linear",
+    "circulant_linear_gradient",
     "fan_backward",
     "fan_double_backward",
     "fan_forward",

@@ -31,7 +31,7 @@ from .fft_conv_reference import compute_dtype
 TOKENS = 256  # of a block of the sparse form, whose gathered rows stay in the cache
 # Nanoseconds of one core: an entry, or a point of the two transforms, of a token; a point of irfft2, halved as dW serves the backward
 # pass and further micro-batches too; a multiply-add of a product
-ENTRY, POINT, MATRIX, PRODUCT = 5.0, 2.0, 4.5, 0.006
+ENTRY, POINT, MATRIX, PRODUCT = 5.0, 2.0, 4.5, 0.012
 
 
 class Plan(NamedTuple):

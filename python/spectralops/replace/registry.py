@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .afno import AFNO
 from .cheby_kan import ChebyKAN
 from .compressed_tensors import CompressedTensorsHadamard
 from .efficient_kan import EfficientKAN
@@ -9,10 +10,13 @@ from .fast_kan import FastKAN
 from .faster_kan import FasterKAN
 from .fla import FLAImplicitLongConvolution, FLALongConvolution
 from .flash_fft_conv import FlashFFTConv
+from .fnet import FNet
 from .fourier_kan import FourierKAN
+from .gfnet import GlobalFilter
 from .hyena import Hyena
 from .kat_rational import KATRational
 from .matcher import Matcher
+from .neuraloperator import NeuralOperatorSpectralConv
 from .pykan import Pykan, PykanLayer
 from .rational_activations import RationalActivations
 from .s4 import S4DMinimal, S4FFTConv
@@ -21,5 +25,6 @@ from .wav_kan import WavKAN
 MATCHERS: list[Matcher] = [
     RationalActivations(), KATRational(), CompressedTensorsHadamard(), Pykan(), PykanLayer(), EfficientKAN(), FastKAN(),
     FasterKAN(), ChebyKAN(), FourierKAN(), WavKAN(), FLALongConvolution(), FLAImplicitLongConvolution(), S4DMinimal(),
-    S4FFTConv(), Hyena(), FlashFFTConv(),
+    S4FFTConv(), Hyena(), FlashFFTConv(), NeuralOperatorSpectralConv(), FNet(),
+    GlobalFilter(), AFNO(),
 ]  # fmt: skip
