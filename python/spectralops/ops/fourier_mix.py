@@ -40,9 +40,9 @@ def reference(x: Tensor) -> Tensor:
     together = max(1, POINTS // (rows * size))
     for some, out in zip(x.split(together), y.split(together)):
         out[..., :half] = torch.fft.rfft2(some.to(dtype)).real
-        mirror = out[..., 1 : 1 + rest]
-        out[:, 0, half:] = mirror[:, 0].flip(1)
-        out[:, 1:, half:] = mirror[:, 1:].flip(1, 2)
+        mirror = out[..., 1 : 1 + rest].flip(2)
+        out[:, 0, half:] = mirror[:, 0]
+        out[:, 1:, half:] = mirror[:, 1:].flip(1)
     return y
 
 
