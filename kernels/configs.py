@@ -286,6 +286,10 @@ class Passes(NamedTuple):
     rows: int  # of a tile of the result, or 32
     columns: int
     depth: int  # points a step of a product
+    warps: int
+    stages: int
+
+
 class ModesTile(NamedTuple):
     modes: int  # of the result's dimension that is transformed
     depth: int  # of the sum, a step
