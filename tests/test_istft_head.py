@@ -313,6 +313,15 @@ def test_bad_streams():
     assert so.istft_head_step(torch.zeros(2, 0, 18), make(), last=True).shape == (2, 0)
 
 
+def test_autocast_does_not_round_the_transform():
+    for name in ("iSTFTNet", "vocos"):
+        x = data(name).requires_grad_()
+        y = call(name)(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            z, c = call(name)(x), so.imdct_head(x[..., :8], frame_len=16)
+        assert torch.equal(z, y) and torch.equal(c, so.imdct_head(x[..., :8], frame_len=16))
+
+
 def test_explain():
     assert "istft_head on cpu" in so.explain("istft_head", torch.zeros(1, 4, 18), n_fft=16, hop_length=4)
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .batching import rows_or_each
+from .batching import full_precision, rows_or_each
 from .fft_conv_reference import compute_dtype
 from .istft_head import exporting
 
@@ -85,7 +85,8 @@ def linear(x, weight, scaling, transposed, backend=None):
     if x.shape[0] == 0 or weight.numel() == 0:
         return x.new_zeros(x.shape[0], other * b)
     args = (x, weight, scaling, transposed)
-    return backends.select("circulant_linear", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("circulant_linear", backend, *args)(*args)
 
 
 @implement("circulant_linear_gradient")
@@ -95,7 +96,8 @@ def gradient(x, grad, block, scaling, backend=None):
     if x.numel() == 0 or grad.numel() == 0:
         return x.new_zeros(grad.shape[1] // block, x.shape[1] // block, block, dtype=compute_dtype(x))
     args = (x, grad, block, scaling)
-    return backends.select("circulant_linear_gradient", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("circulant_linear_gradient", backend, *args)(*args)
 
 
 register_vmap("circulant_linear")(rows_or_each(linear, (0,)))

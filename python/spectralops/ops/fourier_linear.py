@@ -18,7 +18,7 @@ from torch.autograd import Function
 from . import fourier_linear_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .batching import rows_or_each
+from .batching import full_precision, rows_or_each
 from .fft_conv_reference import compute_dtype
 from .istft_head import exporting
 
@@ -43,7 +43,8 @@ def linear(x, spectrum, indices, weight, bias, outputs, inputs, scaling, transpo
     if x.shape[0] == 0:
         return x.new_empty(0, inputs if transposed else outputs)
     args = (x, spectrum, indices, weight, bias, outputs, inputs, scaling, transposed)
-    return backends.select("fourier_linear", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("fourier_linear", backend, *args)(*args)
 
 
 @implement("fourier_linear_gradient")
@@ -52,7 +53,8 @@ def gradient(x, grad, indices, outputs, inputs, scaling, backend=None):
     if tuple(x.shape[1:]) != (inputs,) or tuple(grad.shape) != (x.shape[0], outputs) or indices.shape[0] != 2:
         raise ValueError(f"x {tuple(x.shape)} and grad {tuple(grad.shape)} must be (T, {inputs}) and (T, {outputs})")
     args = (x, grad, indices, outputs, inputs, scaling)
-    return backends.select("fourier_linear_gradient", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("fourier_linear_gradient", backend, *args)(*args)
 
 
 @implement("fourier_linear_backward")
@@ -64,7 +66,8 @@ def both(grad, x, spectrum, indices, weight, outputs, inputs, scaling, backend=N
     if x.shape[0] == 0:
         return torch.empty_like(x, memory_format=torch.contiguous_format), spectrum.new_zeros(spectrum.shape, dtype=compute_dtype(x))
     args = (grad, x, spectrum, indices, weight, outputs, inputs, scaling)
-    return backends.select("fourier_linear_backward", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("fourier_linear_backward", backend, *args)(*args)
 
 
 register_vmap("fourier_linear_backward")(rows_or_each(both, (0, 1), lambda args: False))

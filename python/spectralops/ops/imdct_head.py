@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
+from .batching import full_precision
 from .fft_conv_reference import compute_dtype
 
 VARIANTS = ("plain", "symexp", "cos")
@@ -100,7 +101,8 @@ def imdct_head(
         if tuple(window.shape) != (frame_len,):
             raise ValueError(f"window must have shape ({frame_len},); got {_check.shape(window)}")
     w = default if window is None else window.to(dtype)
-    c = coefficients(x.to(dtype), variant, 100.0 if max_magnitude is None else float(max_magnitude)) @ matrix  # (B, L, N)
+    with full_precision(x):
+        c = coefficients(x.to(dtype), variant, 100.0 if max_magnitude is None else float(max_magnitude)) @ matrix  # (B, L, N)
     low, high = c[..., : size // 2], c[..., size // 2 :]
     first = torch.cat([high, -high.flip(-1)], -1) * w[:size]
     second = torch.cat([low.flip(-1), low], -1) * -w[size:]

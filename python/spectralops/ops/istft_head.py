@@ -22,7 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from . import istft_head_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .batching import rows_or_each
+from .batching import full_precision, rows_or_each
 from .fft_conv_reference import compute_dtype
 
 _NOLA = 1e-11  # the least sum of squared windows that may be divided by, torch.istft's
@@ -88,7 +88,8 @@ def head(x, window, n, size, hop, start, length, normalize, variant, limit, back
     kept = _window(window, n, size, compute_dtype(x), x.device)
     scale = kept.scale(x.shape[1], hop, start, length) if normalize else None
     args = (x, kept.whole, scale, hop, start, length, variant, limit)
-    return backends.select("istft_head", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("istft_head", backend, *args)(*args)
 
 
 @implement("istft_head_backward")
@@ -104,7 +105,8 @@ def head_backward(grad, x, window, n, size, frames, hop, start, normalize, varia
     kept = _window(window, n, size, compute_dtype(grad), grad.device)
     scale = kept.scale(frames, hop, start, length) if normalize else None
     args = (grad, x, kept.whole, scale, frames, hop, start, variant, limit)
-    return backends.select("istft_head_backward", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("istft_head_backward", backend, *args)(*args)
 
 
 register_vmap("istft_head")(rows_or_each(head, (0,)))
