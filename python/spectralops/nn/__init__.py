@@ -1,9 +1,14 @@
 """Modules over the functions."""
 
+from .afno import AFNO2D
 from .fan import FAN
+from .fnet import FNetMixing
 from .fnet_ar import FNetARMixing
+from .fno import FNO, FNOBlock
 from .gaunt import GauntTensorProduct
+from .global_filter import GlobalFilter, SpectralGating
 from .grkan import GRKAN
+from .group_spectral_conv import GroupSpectralConv
 from .hadamard import HadamardRotation
 from .hyena import HyenaOperator
 from .hyena_filter import HyenaFilter
@@ -20,10 +25,13 @@ from .relative_attention import RelativeKernelAttention
 from .rtf import RTF
 from .s4d import S4D, S4DKernel
 from .siren import SIREN
+from .spectral_conv import SpectralConv
+from .spectral_gate import SpectralGate1d
 from .tnn import TNN, TNO
 
 __all__ = [
-    "FAN", "FNetARMixing", "GRKAN", "GauntTensorProduct", "HadamardRotation", "HyenaFilter", "HyenaOperator", "KAF", "KAN",
-    "KANAttention", "KANConv2d", "KANLinear", "LongConv", "M2Mixer", "MegaEMA", "RTF", "Rational", "RelativeKernelAttention", "S4D",
-    "S4DKernel", "SIREN", "TNN", "TNO", "rational_init",
+    "AFNO2D", "FAN", "FNO", "FNOBlock", "FNetARMixing", "FNetMixing", "GRKAN", "GauntTensorProduct", "GlobalFilter",
+    "GroupSpectralConv", "HadamardRotation", "HyenaFilter", "HyenaOperator", "KAF", "KAN", "KANAttention", "KANConv2d",
+    "KANLinear", "LongConv", "M2Mixer", "MegaEMA", "RTF", "Rational", "RelativeKernelAttention", "S4D", "S4DKernel",
+    "SIREN", "SpectralConv", "SpectralGate1d", "SpectralGating", "TNN", "TNO", "rational_init",
 ]  # fmt: skip
