@@ -256,3 +256,99 @@ FFT_CONV_COLUMN_WARPS = 4
 FFT_CONV_PROGRAMS = 1024  # of the kernel that sums over rows, as far as there are rows for them
 FFT_CONV_SLAB = 4096  # points from which on a gradient's sum is kept in memory between rows
 FFT_CONV_WORKSPACE = 1 << 27  # elements of its partial sums
+
+
+class Filter(NamedTuple):
+    channels: int  # a program
+    warps: int
+
+
+# spectral_filter on grids that a program holds, by the sides P2 and P3 rounded up to powers of two of at least 16, and B
+# likewise of the half spectrum, at least 8: with three products for one, with one, and a gradient, which holds a sum and two
+# transforms.
+SPECTRAL_FILTER = {
+    (16, 16, 8): {"three": Filter(16, 4), "one": Filter(16, 4), "gradient": Filter(16, 8)},
+    (32, 16, 8): {"three": Filter(16, 8), "one": Filter(16, 8), "gradient": Filter(16, 8)},
+    (16, 16, 16): {"three": Filter(16, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (32, 16, 16): {"three": Filter(8, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (16, 32, 16): {"three": Filter(16, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (32, 32, 16): {"three": Filter(8, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (16, 32, 32): {"three": Filter(8, 8), "one": Filter(16, 8), "gradient": Filter(4, 8)},
+    (32, 32, 32): {"three": Filter(4, 8), "one": Filter(8, 8), "gradient": Filter(4, 8)},
+}
+SPECTRAL_FILTER_LONGEST = 256  # a side; beyond, dense products lose to an FFT
+SPECTRAL_FILTER_MOMENTS = Matrix(4, 512, 4)  # points and channels of the layer norm's tile
+SPECTRAL_FILTER_TERMS = 32  # of a sum over samples before it is added to others
+SPECTRAL_FILTER_PROGRAMS = 512  # of a gradient, as far as there are samples for them
+SPECTRAL_FILTER_SUM = Tile(128, 4, 4)
+
+
+class Passes(NamedTuple):
+    rows: int  # of a tile of the result, or 32
+    columns: int
+    depth: int  # points a step of a product
+    warps: int
+    stages: int
+
+
+# spectral_filter on other grids: a product a dimension and direction, ...
+SPECTRAL_FILTER_PASSES = Passes(64, 64, 32, 8, 2)
+# ... and columns there and back, by points rounded up; `channels` are columns.
+SPECTRAL_FILTER_COLUMNS = {16: Filter(128, 4), 32: Filter(64, 8), 64: Filter(32, 8)}
+SPECTRAL_FILTER_WORKSPACE = 1 << 27  # elements of half spectra in memory at a time
+
+
+class ModesTile(NamedTuple):
+    modes: int  # of the result's dimension that is transformed
+    depth: int  # of the sum, a step
+    others: int  # rows, or columns, beside each other
+    warps: int
+    stages: int
+
+
+# The truncated transforms, by (kernel, products for one).
+MODES = {
+    ("rows", 1): ModesTile(64, 32, 128, 8, 3),
+    ("rows", 2): ModesTile(64, 32, 128, 8, 3),
+    ("rows", 3): ModesTile(64, 32, 64, 8, 3),
+    ("columns", 1): ModesTile(64, 16, 64, 8, 2),
+    ("columns", 2): ModesTile(64, 16, 64, 8, 2),
+    ("columns", 3): ModesTile(64, 16, 32, 8, 2),
+}
+MODES_PLANE = {  # of planes of modes: `others` are rows of the grid, depth its last dimension
+    "tf32": ModesTile(64, 64, 64, 8, 2),
+    "split": ModesTile(64, 32, 32, 8, 2),
+    "exact": ModesTile(64, 32, 32, 8, 2),
+}
+MODES_CHAIN = 256  # terms of a sum before it is added to the whole
+MODES_TABLE = 1 << 24  # factors of a table
+
+
+class MixTile(NamedTuple):
+    first: int  # rows (of a gradient, inputs)
+    second: int  # outputs
+    modes: int
+    warps: int
+
+
+# mode_mix by rows up to ...: each weight is read once for as many; its gradient.
+MODE_MIX = {1: MixTile(1, 16, 32, 4), 4: MixTile(4, 16, 16, 4), 8: MixTile(8, 8, 16, 4), 16: MixTile(16, 8, 16, 8)}
+MODE_MIX_GRADIENT = MixTile(8, 8, 16, 4)
+MODE_MIX_CHAIN = 32
+
+FOURIER_MIX = {True: (4096, 8), False: (2048, 8)}  # complex numbers and warps of a program, by whether products are single
+FOURIER_MIX_FACTOR = 32  # rows of a table, which all warps hold
+FOURIER_MIX_MOST = 4096  # points of a side
+FOURIER_MIX_CHAIN = 64  # terms of a sum of a size that has no factors, before it is added to the whole
+
+
+class MlpTile(NamedTuple):
+    modes: int
+    inputs: int  # a step
+    hidden: int  # channels of a step, on chip
+    outputs: int
+    warps: int
+    stages: int
+
+
+SPECTRAL_MLP = MlpTile(32, 16, 16, 128, 8, 1)

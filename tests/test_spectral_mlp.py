@@ -45,11 +45,13 @@ def upstream(x, w1, b1, w2, b2, variant="afno", keep=1.0, modes=None, threshold=
 def operands(shape, nb=2, factor=1, dtype=torch.float64, scale=0.3):
     bs = shape[-1] // nb
     shapes = (2, nb, bs, bs * factor), (2, nb, bs * factor), (2, nb, bs * factor, bs), (2, nb, bs)
-    return [torch.randn(shape, dtype=torch.float64).to(dtype), *(scale * torch.randn(s, dtype=torch.float64).to(dtype) for s in shapes)]
+    weights = (scale * torch.randn(s, dtype=torch.float64).to(dtype) for s in shapes)
+    return [torch.randn(shape, dtype=torch.float64).to(dtype), *weights]
 
 
 CALLS = [
-    ("afno", {}), ("afno", {"keep": 0.5}), ("afno", {"keep": 0.0}), ("physicsnemo", {}), ("physicsnemo", {"keep": 0.6}), ("physicsnemo", {"keep": 0.1}),
+    ("afno", {}), ("afno", {"keep": 0.5}), ("afno", {"keep": 0.0}),
+    ("physicsnemo", {}), ("physicsnemo", {"keep": 0.6}), ("physicsnemo", {"keep": 0.1}),
     ("dpot", {"modes": 3}), ("dpot", {"modes": 50}), ("dpot", {"modes": None}), ("aff", {}),
 ]  # fmt: skip
 
@@ -82,7 +84,7 @@ def test_activations_and_threshold(activation, act):
 
 @pytest.mark.parametrize("variant", ["afno", "aff"])
 def test_gradcheck_and_gradgradcheck(variant):
-    leaves = [t.requires_grad_() for t in operands((1, 2, 3, 2), nb=1, scale=0.7)]
+    leaves = [t.requires_grad_() for t in operands((1, 1, 3, 2), nb=1, scale=0.7)]
     f = lambda *t: so.spectral_mlp(*t, variant=variant, threshold=0.05, activation="gelu")  # noqa: E731
     torch.autograd.gradcheck(f, leaves)
     torch.autograd.gradgradcheck(f, leaves)
@@ -142,7 +144,7 @@ def test_what_is_saved_layouts_empty_nan_and_two_runs():
 def test_transforms_compile_export_autocast_and_opcheck():
     x, *weights = operands((2, 3, 4, 4))
     loss = lambda *t: so.spectral_mlp(*t, activation="gelu").square().sum()  # noqa: E731
-    many = torch.randn(3, 2, 3, 4, 4, dtype=torch.float64)
+    many = torch.randn(2, 2, 3, 4, 4, dtype=torch.float64)
     got = torch.func.vmap(torch.func.grad(loss, (0, 1, 4)), (0, *(None,) * 4))(many, *weights)
     for i, one in enumerate(many):
         torch.testing.assert_close([t[i] for t in got], list(torch.func.grad(loss, (0, 1, 4))(one, *weights)))
@@ -151,11 +153,12 @@ def test_transforms_compile_export_autocast_and_opcheck():
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(torch.autograd.grad(compiled(*leaves), leaves), torch.autograd.grad(loss(*leaves), leaves))
     z = torch.randn(6, 2, 2, 2, dtype=torch.float64)
-    for mask in (False, True):
-        static = (*weights, 0.01, "relu", mask)
-        torch.library.opcheck(ops.spectral_mlp_core, (z, *static))
-        torch.library.opcheck(ops.spectral_mlp_core_backward, (z, z, *static, [True, False, True, True, True]))
-    torch.testing.assert_close(torch.func.vmap(lambda t: ops.spectral_mlp_core(t, *static))(z[None]), ops.spectral_mlp_core(z, *static)[None])
+    static = (*weights, 0.01, "relu", True)
+    quick = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(ops.spectral_mlp_core, (z, *static))
+    torch.library.opcheck(ops.spectral_mlp_core_backward, (z, z, *static, [True, False, True, True, True]), test_utils=quick)
+    got = torch.func.vmap(lambda t: ops.spectral_mlp_core(t, *static))(z[None])
+    torch.testing.assert_close(got, ops.spectral_mlp_core(z, *static)[None])
     single = [t.float() for t in (x, *weights)]
     with torch.autocast("cpu", torch.bfloat16):
         got = ops.spectral_mlp_core(z.float(), *single[1:], 0.01, "relu", False)
@@ -170,7 +173,7 @@ def test_transforms_compile_export_autocast_and_opcheck():
             return so.spectral_mlp(x, *self.w)
 
     program = torch.export.export(Mixer(), (x,), dynamic_shapes=({0: torch.export.Dim("b")},))
-    calls = [n.target for n in program.run_decompositions().graph.nodes if n.op == "call_function"]
+    calls = [n.target for n in program.graph.nodes if n.op == "call_function"]
     assert {t.namespace for t in calls if isinstance(t, torch._ops.OpOverload)} == {"aten"}
     values = [n.meta["val"] for n in program.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
     assert not any(v.is_complex() for v in values)

@@ -4,6 +4,8 @@
 
 #include "capi/status.h"
 
+#include <initializer_list>
+
 namespace {
 
 using spectralops::fail;

@@ -5,6 +5,8 @@
 #include "capi/status.h"
 #include "cuda/spectral_filter.h"
 
+#include <initializer_list>
+
 namespace {
 
 using spectralops::fail;

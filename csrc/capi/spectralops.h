@@ -329,7 +329,8 @@ typedef struct {
   int64_t x_stride[5], grad_stride[5], residual_stride[5], y_stride[5];
 } spectralops_filter_call;
 
-/* Bytes of workspace for the call; `gradient` 0 or 1. Only sizes, codes, strides and which pointers are NULL are read. */
+/* Bytes of workspace for the call, or -1 where the GPU has no kernel for it; `gradient` 0 or 1. Only sizes, codes and strides are
+ * read. */
 SPECTRALOPS_API int64_t spectralops_filter_workspace(const spectralops_filter_call* call, int32_t gradient, int32_t device,
                                                      int32_t threads);
 SPECTRALOPS_API int spectralops_filter(const spectralops_filter_call* call, int32_t device, int32_t threads, void* stream);

@@ -1,15 +1,19 @@
-#include "cuda/spectral_filter.h"
+#include "cuda/spectral_filter_plan.h"
 
-#include "capi/status.h"
+namespace spectralops {
+namespace cuda {
 
-namespace spectralops::cuda {
-
-i64 filter_workspace(const spectralops_filter_call&, bool, int) { return 0; }
-int filter(const spectralops_filter_call&, const Where&) {
-  return fail(SPECTRALOPS_UNSUPPORTED, "filter: no CUDA kernel");
+int filter(const spectralops_filter_call& c, const Where& where) {
+  gate::Plan plan;
+  if (const int status = gate::begin(c, false, where, &plan)) return status;
+  const Grid grid{plan.blocks};
+  if (plan.side)
+    return gate::with_filter_grid(plan.side, [&](auto kind) {
+      return launch<fft::filter_grid<typename decltype(kind)::Type>>(where, grid, plan.threads, plan.shared, plan.p);
+    });
+  return plan.wide ? launch<fft::filter_any<double>>(where, grid, plan.threads, plan.shared, plan.p)
+                   : launch<fft::filter_any<float>>(where, grid, plan.threads, plan.shared, plan.p);
 }
-int filter_gradient(const spectralops_filter_call&, const Where&) {
-  return fail(SPECTRALOPS_UNSUPPORTED, "filter_gradient: no CUDA kernel");
-}
 
-}  // namespace spectralops::cuda
+}  // namespace cuda
+}  // namespace spectralops

@@ -39,9 +39,16 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     dct(x (outer, N, inner), power, transposed)                                                    -> y, contiguous like x (ops/dct_reference.py)
     dct_resample(x (outer, N, inner), points)                                                      -> y (outer, points, inner)
     haar(x (outer, N, inner), levels, inverse)                                                     -> y, contiguous like x (ops/haar.py)
+    istft_head(x (B, L, 2 K), window (n,), scale (length,) or None, hop, start, length, variant, limit)                 -> y (B, length)
+    istft_head_backward(grad (B, length), x or None, window, scale, frames, hop, start, variant, limit)                 -> dx (B, frames, 2 K)
+    fourier_linear(x (T, I), spectrum (n,), indices (2, n), weight (O, I), bias (O,), outputs, inputs, scaling, transposed) -> y (T, O)
+    fourier_linear_backward(grad (T, O), x, spectrum, indices, weight, outputs, inputs, scaling)   -> dx, dspectrum
+    fourier_linear_gradient(x, grad, indices, outputs, inputs, scaling)                            -> dspectrum
+    circulant_linear(x (T, n b), weight (m, n, b), scaling, transposed)                            -> y (T, m b)
+    circulant_linear_gradient(x, grad (T, m b), block, scaling)                                    -> dweight
 
-Of spectral_filter and the mode functions the shapes, strides and formulas are in ops/spectral_filter_reference.py and
-ops/modes_reference.py, those of spectral_mlp_core in ops/spectral_mlp_reference.py, everything contiguous.
+Of the functions from spectral_filter on the shapes, strides and formulas are in ops/<..>_reference.py, those of fourier_mix and
+haar in their own files.
 Of fft_conv (shapes and formulas in ops/fft_conv_reference.py) u, the gates and grad may have any strides; kernel, skip and mask are
 contiguous and in the compute dtype; y, du and the gates' gradients are contiguous in the layout call.blh says (new_like_y, new_like_u).
 Of the activations (codes and formulas in ops/activations_reference.py) everything is contiguous; x of WIRE_COMPLEX, and y and

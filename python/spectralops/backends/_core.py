@@ -82,7 +82,7 @@ def unsupported(function: str, *args) -> str | None:
         from ._fft_conv import unsupported as fft_conv_unsupported
 
         return fft_conv_unsupported(function, *args)
-    if function.startswith(("spectral", "mode", "fourier", "dct", "haar")):
+    if function.startswith(("spectral", "mode", "fourier", "dct", "haar", "istft_head", "circulant")):
         from ._spectral import unsupported as spectral_unsupported
 
         return spectral_unsupported(function, *args)
@@ -153,6 +153,10 @@ def unplannable(function: str, *args) -> str | None:
         from ._fft_conv import unplannable as fft_conv_unplannable
 
         return fft_conv_unplannable(function, *args)
+    if function.startswith("spectral_filter"):
+        from ._spectral import unplannable as filter_unplannable
+
+        return filter_unplannable(function, *args)
     if function != "hadamard_quantize":
         return None
     x, _, base, _, block, group, format, _ = args

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,13 +14,14 @@ from ._core import DTYPES, _pointer, _workspace
 from .._loader import core
 from ..ops.fft_conv_reference import compute_dtype
 from ..ops.modes import new_grid, new_spectrum
-from ..ops.modes_reference import ACTIVATIONS
+from ..ops.modes_reference import ACTIVATIONS, wide
 
 NAMES = ("spectral_filter", "spectral_filter_gradient", "mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient")
 KERNELS = {  # what the core has kernels for
-    "cpu": (),
-    "cuda": (),
+    "cpu": NAMES,
+    "cuda": ("spectral_filter", "spectral_filter_gradient"),
 }
+_WIDE = 600  # modes, up to which products are no slower than the reference's FFT there and back, measured on AVX-512
 _FILTER_WORKSPACE, _MODES_WORKSPACE = 8, 6  # the position of workspace among the fields; workspace_bytes follows
 
 
@@ -30,7 +32,38 @@ def unsupported(function: str, *args) -> str | None:
         return f"no kernel for {function} on {device}"
     if any(isinstance(a, Tensor) and a.dtype not in DTYPES for a in args):
         return f"no kernel for {args[0].dtype}"
+    if device == "cpu" and function in ("mode_dft", "mode_idft"):
+        modes, last = args[1:3]
+        if last:
+            return f"no kernel for {function} with channels last"
+        if wide(modes) and modes.counts[0] + modes.counts[1] + 2 * modes.counts[2] > _WIDE:
+            return f"of a grid of {modes.sizes}, {modes.counts} modes are better taken from a full FFT"
     return None
+
+
+@lru_cache(maxsize=256)
+def _plannable(device: int, gradient: bool, *fields: int) -> bool:
+    """Whether the core has a kernel for these sizes, strides and codes: the fields of the struct, with pointers that are not read."""
+    data = array("q", fields)
+    return core().filter_workspace(data.buffer_info()[0], int(gradient), device, 1) >= 0
+
+
+def unplannable(function: str, *args) -> str | None:
+    """Why the CUDA kernels have no plan for a call, or None: they take the sides and strides they are made for."""
+    if not function.startswith("spectral_filter"):
+        return None
+    x = args[0]
+    if gradient := function == "spectral_filter_gradient":
+        grad, (eps, samples, groups), residual = args[1], args[4:7], None
+    else:
+        grad, (samples, groups), residual, eps = None, (args[1].shape[0], args[1].shape[4]), args[4], args[5]
+    fields = (
+        *(0,) * 10, *x.shape, samples, groups, 0, DTYPES[x.dtype], _bits(eps), *_strides(x), *_strides(grad), *_strides(residual),
+        *_strides(x),
+    )  # fmt: skip
+    if _plannable(x.device.index or 0, gradient, *fields):
+        return None
+    return f"no CUDA kernel for grids of {' x '.join(map(str, x.shape[1:4]))}"
 
 
 def _bits(value: float) -> int:
@@ -44,7 +77,7 @@ def _strides(t: Tensor | None) -> tuple[int, ...]:
 
 def _run(name: str, workspace: str, flag: int, position: int, where, fields: array, x: Tensor) -> None:
     place, address = where(x), fields.buffer_info()[0]
-    size = getattr(core(), workspace)(address, flag, *place[:2])
+    size = max(getattr(core(), workspace)(address, flag, *place[:2]), 0)  # -1: no kernel, and the call says why
     work = _workspace(size, x.device)
     fields[position], fields[position + 1] = _pointer(work), size
     getattr(core(), name)(address, *place)

@@ -8,6 +8,8 @@ from ..ops.activations_reference import double_backward as activation_double_bac
 from ..ops.activations_reference import forward as activation_forward
 from ..ops.dct_reference import dct
 from ..ops.dct_reference import resample as dct_resample
+from ..ops.circulant_linear import reference_forward as circulant_linear
+from ..ops.circulant_linear import reference_gradient as circulant_linear_gradient
 from ..ops.fan import reference_backward as fan_backward
 from ..ops.fan import reference_double_backward as fan_double_backward
 from ..ops.fan import reference_forward as fan_forward
@@ -15,7 +17,12 @@ from ..ops.fft_conv_reference import backward as fft_conv_backward
 from ..ops.fft_conv_reference import forward as fft_conv
 from ..ops.fourier_mix import reference as fourier_mix
 from ..ops.haar import reference as haar
+from ..ops.fourier_linear_reference import backward as fourier_linear_backward
+from ..ops.fourier_linear_reference import forward as fourier_linear
+from ..ops.fourier_linear_reference import gradient as fourier_linear_gradient
 from ..ops.hadamard_reference import hadamard_quantize, srht
+from ..ops.istft_head_reference import backward as istft_head_backward
+from ..ops.istft_head_reference import forward as istft_head
 from ..ops.modes_reference import dft as mode_dft
 from ..ops.modes_reference import idft as mode_idft
 from ..ops.modes_reference import mix as mode_mix
@@ -40,6 +47,8 @@ __all__ = [
     "activation_forward",
     "dct",
     "dct_resample",
+    "circulant_linear",
+    "circulant_linear_gradient",
     "fan_backward",
     "fan_double_backward",
     "fan_forward",
@@ -47,8 +56,13 @@ __all__ = [
     "fft_conv_backward",
     "fourier_mix",
     "haar",
+    "fourier_linear",
+    "fourier_linear_backward",
+    "fourier_linear_gradient",
     "hadamard",
     "hadamard_quantize",
+    "istft_head",
+    "istft_head_backward",
     "kan_dcoeff",
     "kan_dx",
     "kan_forward",

@@ -32,6 +32,14 @@ _MODULES = {
     "kan_dcoeff": "kan",
     "fft_conv": "fft_conv",
     "fft_conv_backward": "fft_conv_backward",
+    "spectral_filter": "spectral_filter",
+    "spectral_filter_gradient": "spectral_filter_gradient",
+    "mode_dft": "modes",
+    "mode_idft": "modes",
+    "mode_mix": "modes_mix",
+    "mode_mix_gradient": "modes_mix",
+    "fourier_mix": "fourier_mix",
+    "spectral_mlp_core": "spectral_mlp",
 }
 # Functions that are supported alike, by what starts at x: where x stands, and how many arguments from there on tell.
 _ALIKE = {

@@ -2,6 +2,7 @@
 
 from .afno import AFNO2D
 from .fan import FAN
+from .fdconv import FDConvWeight, FrequencyBandModulation
 from .fnet import FNetMixing
 from .fnet_ar import FNetARMixing
 from .fno import FNO, FNOBlock
@@ -27,11 +28,14 @@ from .s4d import S4D, S4DKernel
 from .siren import SIREN
 from .spectral_conv import SpectralConv
 from .spectral_gate import SpectralGate1d
+from .svt import SVTChannelMixing, SVTChannelTokenMixing
 from .tnn import TNN, TNO
+from .transform_once import TransformOnce, TransformOnceLayer
 
 __all__ = [
-    "AFNO2D", "FAN", "FNO", "FNOBlock", "FNetARMixing", "FNetMixing", "GRKAN", "GauntTensorProduct", "GlobalFilter",
-    "GroupSpectralConv", "HadamardRotation", "HyenaFilter", "HyenaOperator", "KAF", "KAN", "KANAttention", "KANConv2d",
-    "KANLinear", "LongConv", "M2Mixer", "MegaEMA", "RTF", "Rational", "RelativeKernelAttention", "S4D", "S4DKernel",
-    "SIREN", "SpectralConv", "SpectralGate1d", "SpectralGating", "TNN", "TNO", "rational_init",
+    "AFNO2D", "FAN", "FDConvWeight", "FNO", "FNOBlock", "FNetARMixing", "FNetMixing", "FrequencyBandModulation", "GRKAN",
+    "GauntTensorProduct", "GlobalFilter", "GroupSpectralConv", "HadamardRotation", "HyenaFilter", "HyenaOperator", "KAF",
+    "KAN", "KANAttention", "KANConv2d", "KANLinear", "LongConv", "M2Mixer", "MegaEMA", "RTF", "Rational",
+    "RelativeKernelAttention", "S4D", "S4DKernel", "SIREN", "SVTChannelMixing", "SVTChannelTokenMixing", "SpectralConv",
+    "SpectralGate1d", "SpectralGating", "TNN", "TNO", "TransformOnce", "TransformOnceLayer", "rational_init",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """`dct`, `idct`, `dct_resample`: DCT-II, its inverse, and both with the high coefficients left out between, for any length.
 
-Operators and formulas: dct_reference.py. They are linear, and each other's adjoints: derivatives of every order are the operators, and
-nothing is saved.
+Operators and formulas: dct_reference.py. They are linear, and each other's adjoints: derivatives of every order are
+the operators, and nothing is saved.
 
 Fewest bytes: the input and the output once. Fewest operations known: 2.5 log2(N) an element.
 """
@@ -127,9 +127,10 @@ def dct(x: Tensor, *, dim: int = -1, norm: str | None = "ortho", backend: str | 
 
     Returns y of x's shape and dtype, computed in float32 (float64 for float64) and rounded once.
 
-    Derivative: the transposed transform of the incoming gradient, to every order; nothing is saved. Deterministic. Autocast: takes what
-    it is given. A row with NaN is NaN throughout. Errors: TypeError for dtypes, ValueError for `dim`, `norm` and a length of 0.
-    torch.export and torch.onnx see a product with the N x N matrix; up to 256 points that is also what runs.
+    Derivative: the transposed transform of the incoming gradient, to every order; nothing is saved. Deterministic.
+    Autocast: takes what it is given. A row with NaN is NaN throughout. Errors: TypeError for dtypes, ValueError for
+    `dim`, `norm` and a length of 0. torch.export and torch.onnx see a product with the N x N matrix; up to 256
+    points that is also what runs.
 
     Source: N. Ahmed et al., Discrete Cosine Transform, 1974; the transform of Transform Once, Dynamic Spectrum Mixer, Fourier
     Transformer.
@@ -154,8 +155,8 @@ def dct_resample(x: Tensor, m: int, *, dim: int, backend: str | None = None) -> 
 
     Args: x as in :func:`dct`; m: points of the result, at least 1.
 
-    Returns a tensor of x's dtype with m points along `dim`. Derivative: the resampling of the incoming gradient to n points, R^T. The
-    rest as in :func:`dct`; torch.export sees a product with R.
+    Returns a tensor of x's dtype with m points along `dim`. Derivative: the resampling of the incoming gradient to n
+    points, R^T. The rest as in :func:`dct`; torch.export sees a product with R.
 
     Source: Z. He et al., Fourier Transformer, 2023.
     """

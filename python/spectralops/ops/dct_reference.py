@@ -6,14 +6,15 @@ diag(s) C is orthonormal. Two operators, for p = 0, 1 or 2, are each other's adj
 
     dct(x, p) = diag(s)^p C x        dct(X, p, transposed) = C^T diag(s)^p X
 
-DCT-II is p = 0, orthonormal p = 1; their inverses are transposed with p = 2 and p = 1. A third one, its own adjoint with the sizes swapped,
+DCT-II is p = 0, orthonormal p = 1; their inverses are transposed with p = 2 and p = 1. A third one, whose
+adjoint is itself with the sizes swapped,
 
     dct_resample(x, m) = R x,   R = (diag(s) C)_m^T (diag(s) C)_N[:m]
 
 keeps the first min(m, N) coefficients and gives m points. All act on the middle dimension of x (outer, N, inner), contiguous.
 
-Above SMALL points one real transform of N points does it. With v = (x_0, x_2, x_4, .., x_5, x_3, x_1), and for real X the Hermitian
-H_0 = 2 X_0, H_k = exp(i pi k / 2N) (X_k - i X_{N-k}):
+Above SMALL points one real transform of N points does it. With v = (x_0, x_2, x_4, .., x_5, x_3, x_1), and for real
+X the Hermitian H_0 = 2 X_0, H_k = exp(i pi k / 2N) (X_k - i X_{N-k}):
 
     (C x)_k = 2 Re(exp(-i pi k / 2N) FFT(v)_k)        C^T X = the x of v = sum_k H_k exp(2 pi i k m / N)
 """

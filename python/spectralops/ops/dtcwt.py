@@ -1,17 +1,19 @@
-"""`dtcwt`, `idtcwt`: one level of the dual-tree complex wavelet transform of images, with the near-symmetric filters of 13 and 19 taps.
+"""`dtcwt`, `idtcwt`: one level of the dual-tree complex wavelet transform of images, with the near-symmetric filters
+of 13 and 19 taps.
 
-Rows and columns are filtered by h0 (low) and h1 (high), images continued by reflection about their edges (x_-1 = x_0), nothing left
-out:   L = filter by h0 both ways,   three highs: columns h1 and rows h0, both h1, columns h0 and rows h1.
+Rows and columns are filtered by h0 (low) and h1 (high), images continued by reflection about their edges, x_-1 = x_0,
+nothing left out:   L = filter by h0 both ways,   three highs: columns h1 and rows h0, both h1, columns h0 and rows h1.
 Each high is cut into 2 x 2 quads (a b / c d), which make a coefficient in each of two directions,
 
     z1 = ((a - d) + i (b + c)) / sqrt 2,   z2 = ((a + d) + i (b - c)) / sqrt 2
 
-The inverse puts the quads together again and filters by g0, g1. With n counted from the middle tap h1_n = (-1)^n g0_n, g1_n = (-1)^n h0_n
-and h0 * g0 is 1/2 at lag 0 and 0 at the other even ones, so h0 * g0 + h1 * g1 = 1 and the inverse is exact; filters and continuation
-are symmetric, so the matrix of a filter is, and the adjoint of each transform is the other one with analysis and synthesis exchanged.
+The inverse puts the quads together again and filters by g0, g1. With n counted from the middle tap h1_n = (-1)^n
+g0_n, g1_n = (-1)^n h0_n and h0 * g0 is 1/2 at lag 0 and 0 at the other even ones, so h0 * g0 + h1 * g1 = 1 and the
+inverse is exact; filters and continuation are symmetric, so the matrix of a filter is, and the adjoint of each
+transform is the other one with analysis and synthesis exchanged.
 
-The taps are rational: h0 over 5120, g0 over 1146880 (N. Kingsbury, Complex Wavelets for Shift Invariant Analysis and Filtering of
-Signals, 2001).
+The taps are rational: h0 over 5120, g0 over 1146880 (N. Kingsbury, Complex Wavelets for Shift Invariant Analysis and
+Filtering of Signals, 2001).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def taps(high: bool, inverse: bool) -> Tensor:
     long = high != inverse
     half = torch.tensor(_G0 if long else _H0, dtype=torch.float64, device="cpu") / (1146880 if long else 5120)
     if high:
-        half = half * (-1.0) ** torch.arange(len(half), device="cpu")
+        half = half * (1 - 2 * (torch.arange(len(half), device="cpu") % 2))
     return torch.cat([half.flip(0)[:-1], half])
 
 
@@ -93,11 +95,12 @@ def dtcwt(x: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         x: (.., H, W), H and W even, float16, bfloat16, float32 or float64, any strides, empty allowed.
 
-    Returns low (.., H, W) and high (.., 6, H/2, W/2, 2), real and imaginary parts of the directions 15, 45, 75, 105, 135 and 165
-    degrees, of x's dtype, computed in float32 (float64 for float64) and rounded once.
+    Returns low (.., H, W) and high (.., 6, H/2, W/2, 2), real and imaginary parts of the directions 15, 45, 75, 105,
+    135 and 165 degrees, of x's dtype, computed in float32 (float64 for float64) and rounded once.
 
-    Plain PyTorch of standard real operators: derivatives of every order, torch.compile and export as they come; nothing but x's
-    dtype is kept. Autocast: takes what it is given. Errors: TypeError for dtypes, ValueError for odd sizes, which upstream pads.
+    Plain PyTorch of standard real operators: derivatives of every order, torch.compile and export as they come;
+    nothing but x's dtype is kept. Autocast: takes what it is given. Errors: TypeError for dtypes, ValueError for odd
+    sizes, which upstream pads.
 
     Source: N. Kingsbury, 2001; B. Patro, V. Agneeswaran, Scattering Vision Transformer, 2023.
     """

@@ -4,8 +4,8 @@ On S x H points, theta = 2 pi (s t / S + h k / H):
 
     y[s, h] = sum_{t, k} x[t, k] cos(theta),     y[s, h] = y[-s, -h]
 
-so half of the outputs is computed and the other half copied, and the matrix of the transform is symmetric: the operator is its own
-adjoint, derivatives of every order are the operator itself, and nothing is saved.
+so half of the outputs is computed and the other half copied, and the matrix of the transform is symmetric: the
+operator is its own adjoint, derivatives of every order are the operator itself, and nothing is saved.
 
 Fewest bytes: 2 B S H elements. Fewest operations known: 2.5 log2(S H) an element.
 """
@@ -50,7 +50,8 @@ def _dft(size: int) -> Tensor:
 
 
 def plain(x: Tensor) -> Tensor:
-    """y = C_S x C_H - S_S x S_H where standard real operators alone may appear, else the transform itself; autograd follows both."""
+    """y = C_S x C_H - S_S x S_H where standard real operators alone may appear, else the transform itself; autograd
+    follows both."""
     z = x.to(compute_dtype(x))
     if not exporting():
         return torch.fft.fft2(z).real.to(x.dtype).contiguous()
@@ -100,11 +101,12 @@ def fourier_mix(x: Tensor, *, backend: str | None = None) -> Tensor:
         x: (.., S, H), float16, bfloat16, float32 or float64, any sizes and strides, empty allowed.
         backend: None (automatic), "reference", "cpu", "triton", "cuda".
 
-    Returns y of x's shape and dtype, contiguous, computed in float32 (float64 for float64) and rounded once. Sums grow as S H: float16
-    overflows where |y| > 65504.
+    Returns y of x's shape and dtype, contiguous, computed in float32 (float64 for float64) and rounded once. Sums
+    grow as S H: float16 overflows where |y| > 65504.
 
-    Derivative: the same map of the incoming gradient, to every order; nothing is saved. Deterministic. Autocast: takes what it is
-    given. NaN or infinity anywhere in a sample makes all of it NaN. Errors: TypeError for dtypes, ValueError for rank and backend.
+    Derivative: the same map of the incoming gradient, to every order; nothing is saved. Deterministic. Autocast:
+    takes what it is given. NaN or infinity anywhere in a sample makes all of it NaN. Errors: TypeError for dtypes,
+    ValueError for rank and backend.
 
     torch.export and torch.onnx see two products with each of the cosine and sine matrices of S and H points.
 

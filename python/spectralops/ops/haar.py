@@ -102,22 +102,24 @@ def _run(name, x, levels, dim, inverse, backend) -> Tensor:
 
 
 def haar(x: Tensor, levels: int, *, dim: int = -1, backend: str | None = None) -> Tensor:
-    r"""The orthonormal Haar transform along `dim`: c = (a_L, d_L, d_{L-1}, .., d_1), approximation first, details coarse to fine,
+    r"""The orthonormal Haar transform along `dim`: c = (a_L, d_L, d_{L-1}, .., d_1), approximation first, details
+    coarse to fine,
 
         a_k = (x_{2k} + x_{2k+1}) / sqrt(2),   d_k = (x_{2k} - x_{2k+1}) / sqrt(2),   again on a, `levels` = L times,
 
     in one tensor of x's shape: numpy.concatenate(pywt.wavedec(x, "haar", level=L)).
 
     Args:
-        x: any shape with 2^L a divisor of the points along `dim`, float16, bfloat16, float32 or float64, any strides, empty allowed.
+        x: any shape with 2^L a divisor of the points along `dim`, float16, bfloat16, float32 or float64, any strides,
+            empty allowed.
         levels: L >= 0; 0 gives x.
         backend: None (automatic), "reference", "cpu", "triton", "cuda".
 
     Returns c of x's shape and dtype, computed in float32 (float64 for float64) and rounded once.
 
-    Derivative: the inverse transform of the incoming gradient, to every order; nothing is saved. Deterministic. Autocast: takes what it
-    is given. NaN spreads over the coefficients whose support it is in. Errors: TypeError for dtypes, ValueError for `dim` and
-    sizes. torch.export and torch.onnx see standard operators.
+    Derivative: the inverse transform of the incoming gradient, to every order; nothing is saved. Deterministic.
+    Autocast: takes what it is given. NaN spreads over the coefficients whose support it is in. Errors: TypeError for
+    dtypes, ValueError for `dim` and sizes. torch.export and torch.onnx see standard operators.
 
     Source: A. Haar, 1910; Y. Zhuang et al., WavSpA, 2022; WERSA, 2025.
     """
@@ -138,10 +140,11 @@ def wavelet_gate(x: Tensor, gates: Tensor, *, levels: int, dim: int = -2, backen
     r"""y = ihaar(gates haar(x)): a gate a wavelet coefficient, or one a band.
 
     Args:
-        x: (.., N, C) with 2^levels a divisor of N, the points along `dim` (-2, or -1 for (.., C, N)); the rest as in :func:`haar`.
-        gates: a gate for each band, (L + 1, C), bands as haar orders them; or for each coefficient, (N, C). C may be 1, and
-            more dimensions in front broadcast with those of x: gates that depend on the data. With dim = -1 (C, L + 1) or (C, N). May
-            stay float32 under 16-bit x.
+        x: (.., N, C) with 2^levels a divisor of N, the points along `dim` (-2, or -1 for (.., C, N)); the rest as in
+            :func:`haar`.
+        gates: a gate for each band, (L + 1, C), bands as haar orders them; or for each coefficient, (N, C). C may be 1,
+            and more dimensions in front broadcast with those of x: gates that depend on the data. With dim = -1 (C, L + 1)
+            or (C, N). May stay float32 under 16-bit x.
 
     Returns y of x's shape and dtype. Computed in float32 (float64 for float64); the coefficients are not rounded between.
     Saved for backward: haar(x) in the compute dtype and the gates. Derivatives of every order.
@@ -160,7 +163,8 @@ def wavelet_gate(x: Tensor, gates: Tensor, *, levels: int, dim: int = -2, backen
     size, given = x.shape[dim], gates.shape[dim]
     _divisible("x", size, levels)
     if given not in (levels + 1, size):
-        raise ValueError(f"gates must have levels + 1 = {levels + 1} bands or {size} coefficients along dimension {dim}; got {_check.shape(gates)}")
+        raise ValueError(f"gates must have levels + 1 = {levels + 1} bands or {size} coefficients along dimension {dim};"
+                         f" got {_check.shape(gates)}")  # fmt: skip
     compute = compute_dtype(x)
     gates = gates.to(compute)
     if given != size:

@@ -76,5 +76,5 @@ def gradient(x, grad, norm_weight, norm_bias, eps, samples, groups):
     if samples == 1:
         product = product.sum(0, keepdim=True)
     bins = torch.arange(half_size(size), device=x.device)
-    count = torch.where((bins == 0) | (2 * bins == size), 1.0, 2.0) / (x.shape[1] * x.shape[2] * size)
-    return torch.view_as_real(product * count.to(a.real.dtype)[:, None]).contiguous()
+    count = torch.where((bins == 0) | (2 * bins == size), 1.0, 2.0).to(a.real.dtype) / (x.shape[1] * x.shape[2] * size)
+    return torch.view_as_real(product * count[:, None]).contiguous()

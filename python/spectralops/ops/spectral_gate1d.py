@@ -1,11 +1,13 @@
-"""`spectral_gate1d`: gates on the spectrum of a sequence that the data choose, FFTNet's and SPECTRE's mixing, and its decoding token by token.
+"""`spectral_gate1d`: gates on the spectrum of a sequence that the data choose, FFTNet's and SPECTRE's mixing, and
+its decoding token by token.
 
 With F = rfft(x) along the sequence and K = N // 2 + 1 bins, G = g F, one gate g a sample, head and bin:
 
     y = irfft(G),   with modReLU   y = irfft(G relu(|G| + bias) / (|G| + 1e-6))
 
-Without modReLU it is spectral_filter, one kernel, with a weight a sample. With it, mode_dft, pointwise operations on the spectrum,
-mode_idft. A decoder keeps the sums F_k = sum_t exp(-2 pi i k t / N) x_t of the tokens so far and adds one term a token.
+Without modReLU it is spectral_filter, one kernel, with a weight a sample. With it, mode_dft, pointwise operations on
+the spectrum, mode_idft. A decoder keeps the sums F_k = sum_t exp(-2 pi i k t / N) x_t of the tokens so far and adds
+one term a token.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def _gate(gate, x: Tensor, samples: int, channels: int, bins: int) -> Tensor:
     _check.same_device("x", x, gate=gate)
     pairs = gate.dim() == 4 and gate.shape[3] == 2
     if not (gate.dim() == 3 or pairs) or gate.shape[0] not in (1, samples) or gate.shape[2] != bins:
-        raise ValueError(f"gate must have shape ({samples} or 1, heads, {bins}), or complex, or (.., 2), for this x; got {_check.shape(gate)}")
+        raise ValueError(f"gate must have shape ({samples} or 1, heads, {bins}), real, complex or (.., 2), for this x;"
+                         f" got {_check.shape(gate)}")  # fmt: skip
     heads = gate.shape[1]
     if heads < 1 or channels % heads:
         raise ValueError(f"gate has {heads} heads, which do not divide the {channels} channels of x")
@@ -101,19 +104,19 @@ def spectral_gate1d(
         G = g F,   F = rfft(x),   y = irfft(G relu(|G| + bias) / (|G| + 1e-6))
 
     Args:
-        x: (B, N, D), or (B, D, N) with dim = -1; D = heads d, head h being the channels h d .. h d + d - 1. float16, bfloat16, float32 or
-            float64, any sizes and strides, empty batches allowed.
-        gate: (B or 1, heads, N // 2 + 1), real (FFTNet) or complex (SPECTRE), or real with a trailing 2. It is not spread over the d
-            channels of a head in memory. May stay float32 under 16-bit x.
+        x: (B, N, D), or (B, D, N) with dim = -1; D = heads d, head h being the channels h d .. h d + d - 1. float16,
+            bfloat16, float32 or float64, any sizes and strides, empty batches allowed.
+        gate: (B or 1, heads, N // 2 + 1), real (FFTNet) or complex (SPECTRE), or real with a trailing 2. It is not
+            spread over the d channels of a head in memory. May stay float32 under 16-bit x.
         modrelu_bias: (heads, N // 2 + 1) or (heads, 1), upstream's trailing 1 allowed; None: no modReLU.
         norm: "ortho", "forward" or "backward": what |G| is measured in; of no effect without modReLU.
         backend: None (automatic), "reference", "cpu", "triton", "cuda".
 
     Returns y of x's shape and dtype, computed in float32 (float64 for float64) and rounded once.
 
-    At frequencies 0 and N / 2 the spectrum before irfft acts by its real part. Derivatives of every order; where G = 0 that of modReLU is
-    relu(bias) / 1e-6, finite. Saved for backward: x and the gate, with modReLU the spectrum. Deterministic. Autocast: takes what it is
-    given. Errors: TypeError for dtypes, ValueError for shapes.
+    At frequencies 0 and N / 2 the spectrum before irfft acts by its real part. Derivatives of every order; where G =
+    0 that of modReLU is relu(bias) / 1e-6, finite. Saved for backward: x and the gate, with modReLU the spectrum.
+    Deterministic. Autocast: takes what it is given. Errors: TypeError for dtypes, ValueError for shapes.
 
     Source: J. Fein-Ashley et al., The FFT Strikes Back (FFTNet), 2025; Spectre: An FFT-Based Efficient Drop-In Replacement to
     Self-Attention, 2025.
@@ -155,9 +158,11 @@ def _size(size) -> int:
 
 
 def spectral_gate1d_state(x: Tensor, size: int, *, backend: str | None = None) -> Tensor:
-    r"""The prefix spectrum F_k = sum_{t < T} exp(-2 pi i k t / N) x_t, k = 0 .. N // 2, from which :func:`spectral_gate1d_step` goes on.
+    r"""The prefix spectrum F_k = sum_{t < T} exp(-2 pi i k t / N) x_t, k = 0 .. N // 2, from which
+    :func:`spectral_gate1d_step` goes on.
 
-    Args: x (B, T, D), 0 <= T <= N tokens already there (the prompt); size: N, the length of the transform and the most tokens there can be.
+    Args: x (B, T, D), 0 <= T <= N tokens already there (the prompt); size: N, the length of the transform and the
+    most tokens there can be.
 
     Returns (B, N // 2 + 1, D, 2), float32 (float64 for float64), unnormalised. Derivatives of every order.
     """
@@ -187,12 +192,14 @@ def spectral_gate1d_step(
 ) -> tuple[Tensor, Tensor]:
     r"""One more token: y and the next state, F_k + exp(-2 pi i k t / N) v.
 
-    Args: v (B, D), the token at t = `position`, 0 <= t < N = `size`; gate, modrelu_bias, norm as in :func:`spectral_gate1d` for sequences of
-    N; state (B, N // 2 + 1, D, 2), of t tokens, from :func:`spectral_gate1d_state` or the step before. Neither is written.
+    Args: v (B, D), the token at t = `position`, 0 <= t < N = `size`; gate, modrelu_bias, norm as in
+    :func:`spectral_gate1d` for sequences of N; state (B, N // 2 + 1, D, 2), of t tokens, from
+    :func:`spectral_gate1d_state` or the step before. Neither is written.
 
-    Returns y (B, D) of v's dtype, row t of spectral_gate1d(x, gate) where x are the t + 1 tokens and zeros up to N, and the new state.
-    O(N D) a token. The state is a running sum in float32: its error grows with the root of the number of steps, as SPECTRE's does;
-    spectral_gate1d_state of the tokens starts afresh. Plain PyTorch; derivatives of every order. Errors as in spectral_gate1d.
+    Returns y (B, D) of v's dtype, row t of spectral_gate1d(x, gate) where x are the t + 1 tokens and zeros up to N,
+    and the new state. O(N D) a token. The state is a running sum in float32: its error grows with the root of the
+    number of steps, as SPECTRE's does; spectral_gate1d_state of the tokens starts afresh. Plain PyTorch; derivatives
+    of every order. Errors as in spectral_gate1d.
 
     Source: SPECTRE's prefix-FFT cache, 2025.
     """

@@ -1,7 +1,8 @@
-"""`spectral_mlp`: y = x + irfft2(MLP(rfft2(x))), the mixer of AFNO, DPOT and AFFNet: a small complex MLP that all modes share.
+"""`spectral_mlp`: y = x + irfft2(MLP(rfft2(x))), the mixer of AFNO, DPOT and AFFNet: a small complex MLP that all
+modes share.
 
-Three operators: mode_dft to the modes that are kept and no others, spectral_mlp_core (spectral_mlp_reference.py), mode_idft with the
-residual. Saved for backward: x's kept modes and the weights; the layers are computed again.
+Three operators: mode_dft to the modes that are kept and no others, spectral_mlp_core (spectral_mlp_reference.py),
+mode_idft with the residual. Saved for backward: x's kept modes and the weights; the layers are computed again.
 
 Fewest bytes: x twice and the weights once. Fewest operations known, per kept mode: 8 bs (hs + bs) nb and the transforms.
 """
@@ -55,7 +56,8 @@ def core_backward(grad, x, w1, b1, w2, b2, threshold, activation, mask, needs, b
     tensors = (x, w1, b1, w2, b2)
     if x.numel() == 0:
         return tuple(torch.zeros_like(t) if need else t.new_empty(0) for t, need in zip(tensors, needs))
-    args = (grad.contiguous(), x.contiguous(), *(t.to(x.dtype).contiguous() for t in tensors[1:]), threshold, activation, mask, needs)
+    weights = (t.to(x.dtype).contiguous() for t in tensors[1:])
+    args = (grad.contiguous(), x.contiguous(), *weights, threshold, activation, mask, needs)
     found = backends.select("spectral_mlp_core_backward", backend, *args)(*args)
     return tuple(t.new_empty(0) if d is None else d.to(t.dtype) for d, t in zip(found, tensors))
 
@@ -92,7 +94,8 @@ class _Core(Function):
 _Core.forward.__signature__ = inspect.signature(_Core.forward)  # Function.apply inspects it on every call otherwise
 
 
-def _apply(x, w1, b1, w2, b2, threshold, activation, mask, backend, plain) -> Tensor:
+def block_mlp(x, w1, b1, w2, b2, threshold, activation, mask, backend, plain) -> Tensor:
+    """spectral_mlp_core with derivatives, on checked tensors: x (M, nb, bs, 2) -> y."""
     tensors, static = (x, w1, b1, w2, b2), (threshold, activation, mask)
     if plain or x.numel() == 0 or torch._C._are_functorch_transforms_active():
         return spec.forward(*tensors, *static)
@@ -103,7 +106,8 @@ def _apply(x, w1, b1, w2, b2, threshold, activation, mask, backend, plain) -> Te
 
 
 def kept(variant: str, rows: int, columns: int, keep: float, modes: int | None) -> Modes | None:
-    """The window of the half spectrum that each upstream keeps, rows of it counted from frequency 0 on; None if it is empty."""
+    """The window of the half spectrum that each upstream keeps, rows of it counted from frequency 0 on; None if it
+    is empty."""
     half, first, height = columns // 2 + 1, 0, rows
     width = half
     if variant == "afno":
@@ -142,26 +146,27 @@ def spectral_mlp(
 
     Args:
         x: (B, h, w, C), any sizes, float16, bfloat16, float32 or float64, any strides, empty allowed.
-        w1, b1, w2, b2: (2, nb, bs, hs), (2, nb, hs), (2, nb, hs, bs), (2, nb, bs), nb bs = C, real and imaginary parts in front, as
-            the upstream modules hold them. They may stay float32 under 16-bit x.
+        w1, b1, w2, b2: (2, nb, bs, hs), (2, nb, hs), (2, nb, hs, bs), (2, nb, bs), nb bs = C, real and imaginary
+            parts in front, as the upstream modules hold them. They may stay float32 under 16-bit x.
         threshold: None is 0.01, for "dpot" 0; 0 shrinks nothing.
         activation: "identity", "relu", "gelu", "silu", "tanh"; None is "relu", for "dpot" "gelu".
         keep, variant: which modes are kept, row r of the spectrum being frequency r, or r - h:
             "afno": columns 0 .. int((w // 2 + 1) keep) - 1, all rows.
-            "physicsnemo": with t = h // 2 + 1 and k = int(t keep) the rows t - k .. t + k - 1 and the columns 0 .. k - 1 of what there is:
-            rows about Nyquist where keep < 1, and never more columns than h // 2 + 1.
+            "physicsnemo": with t = h // 2 + 1 and k = int(t keep) the rows t - k .. t + k - 1 and the columns 0 .. k
+            - 1 of what there is: rows about Nyquist where keep < 1, and never more columns than h // 2 + 1.
             "dpot": rows and columns 0 .. modes - 1, `modes` as upstream has it (None: all); keep does not apply.
             "aff": all modes, and the MLP's output is a mask, S = shrink(..) X. x is channels-last here, upstream's is not.
         backend: None (automatic), "reference", "cpu", "triton", "cuda".
 
     Returns y of x's shape and dtype, computed in float32 (float64 for float64) and rounded once, x added before.
 
-    At frequencies 0 and w / 2 of the last dimension S acts by its Hermitian part, as in :func:`spectral_filter`. Saved for backward:
-    the kept modes of x and the weights. First derivatives are kernels, the second ones those of the plain formula. Deterministic.
-    Autocast: takes what it is given. A sample with NaN is NaN throughout. Errors: TypeError for dtypes, ValueError for shapes.
+    At frequencies 0 and w / 2 of the last dimension S acts by its Hermitian part, as in :func:`spectral_filter`.
+    Saved for backward: the kept modes of x and the weights. First derivatives are kernels, the second ones those of
+    the plain formula. Deterministic. Autocast: takes what it is given. NaN spreads over its sample and block of
+    channels. Errors: TypeError, ValueError.
 
-    Source: J. Guibas et al., Adaptive Fourier Neural Operators, 2021; Z. Hao et al., DPOT, 2024; Z. Huang et al., Adaptive Frequency
-    Filters As Efficient Global Token Mixers, 2023 (AFFNet).
+    Source: J. Guibas et al., Adaptive Fourier Neural Operators, 2021; Z. Hao et al., DPOT, 2024; Z. Huang et al.,
+    Adaptive Frequency Filters As Efficient Global Token Mixers, 2023 (AFFNet).
     """
     _check.choice("variant", variant, VARIANTS)
     _check.backend(backend)
@@ -178,7 +183,7 @@ def spectral_mlp(
     spectrum = mode_dft(x[:, None], window, last=True, scale=scale, doubled=False, backend=backend, plain=plain)
     nb = w1.shape[1]
     z = spectrum.reshape(b * window.counts[1] * window.counts[2], nb, c // nb, 2)
-    z = _apply(z, *weights, float(threshold), activation, variant == "aff", backend, plain)
+    z = block_mlp(z, *weights, float(threshold), activation, variant == "aff", backend, plain)
     y = mode_idft(z.reshape(spectrum.shape), window, last=True, scale=scale, doubled=True, dtype=x.dtype, skip=x[:, None],
                   backend=backend, plain=plain)  # fmt: skip
     return y[:, 0]

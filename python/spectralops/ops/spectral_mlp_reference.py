@@ -1,18 +1,21 @@
 """The specification of `spectral_mlp_core`, the MLP that AFNO and its kin apply to every mode, forward and backward.
 
-With complex weights w = w[0] + i w[1], a block of channels of one mode x and the activation taken of real and imaginary parts:
+With complex weights w = w[0] + i w[1], a block of channels of one mode x and the activation taken of real and
+imaginary parts:
 
     a = x w1 + b1,  h = act(a),  o = h w2 + b2,  s = shrink(o),  y = s x where mask, else s
     shrink(o) = sign(o) max(|o| - threshold, 0) of each part; o itself where threshold = 0
 
     with mask: ds = dy conj(x), dx = dy conj(s) + ..., else ds = dy;  do = ds [|o| > threshold]
-    dw2 = conj(h)^T do, db2 = sum do, dh = do conj(w2)^T, da = dh act'(a), dw1 = conj(x)^T da, db1 = sum da, dx = .. + da conj(w1)^T
+    dw2 = conj(h)^T do, db2 = sum do, dh = do conj(w2)^T, da = dh act'(a)
+    dw1 = conj(x)^T da, db1 = sum da, dx = .. + da conj(w1)^T
 
 Complex numbers are folded into real ones: a row of n of them is 2 n reals and w is the real matrix with the 2 x 2 blocks
 [[re, im], [-im, re]], so that each layer is one real product a block of channels.
 
-Shapes, M modes, nb blocks of bs channels, hs hidden ones: x, y, grad (M, nb, bs, 2), w1 (2, nb, bs, hs), b1 (2, nb, hs), w2 (2, nb, hs, bs),
-b2 (2, nb, bs), all in the compute dtype. The backward keeps nothing of the forward but x: it computes a, h and o again.
+Shapes, M modes, nb blocks of bs channels, hs hidden ones: x, y, grad (M, nb, bs, 2), w1 (2, nb, bs, hs), b1 (2, nb,
+hs), w2 (2, nb, hs, bs), b2 (2, nb, bs), all in the compute dtype. The backward keeps nothing of the forward but x:
+it computes a, h and o again.
 """
 
 from __future__ import annotations
