@@ -291,14 +291,6 @@ class Passes(NamedTuple):
     stages: int
 
 
-class ModesTile(NamedTuple):
-    modes: int  # of the result's dimension that is transformed
-    depth: int  # of the sum, a step
-    others: int  # rows, or columns, beside each other
-    warps: int
-    stages: int
-
-
 # spectral_filter on other grids: a product a dimension and direction, ...
 SPECTRAL_FILTER_PASSES = Passes(64, 64, 32, 8, 2)
 # ... and columns there and back, by points rounded up; `channels` are columns.
