@@ -264,16 +264,17 @@ class Filter(NamedTuple):
 
 
 # spectral_filter on grids that a program holds, by the sides P2 and P3 rounded up to powers of two of at least 16, and B
-# likewise of the half spectrum, at least 8.  A gradient holds a sum and two transforms.
+# likewise of the half spectrum, at least 8: with three products for one, with one, and a gradient, which holds a sum and two
+# transforms.
 SPECTRAL_FILTER = {
-    (16, 16, 8): {"filter": Filter(16, 4), "gradient": Filter(16, 4)},
-    (32, 16, 8): {"filter": Filter(16, 8), "gradient": Filter(16, 8)},
-    (16, 16, 16): {"filter": Filter(16, 4), "gradient": Filter(16, 8)},
-    (32, 16, 16): {"filter": Filter(16, 8), "gradient": Filter(16, 8)},
-    (16, 32, 16): {"filter": Filter(16, 8), "gradient": Filter(16, 8)},
-    (32, 32, 16): {"filter": Filter(16, 8), "gradient": Filter(8, 8)},
-    (16, 32, 32): {"filter": Filter(16, 8), "gradient": Filter(8, 8)},
-    (32, 32, 32): {"filter": Filter(8, 8), "gradient": Filter(8, 8)},
+    (16, 16, 8): {"three": Filter(16, 4), "one": Filter(16, 4), "gradient": Filter(16, 8)},
+    (32, 16, 8): {"three": Filter(16, 8), "one": Filter(16, 8), "gradient": Filter(16, 8)},
+    (16, 16, 16): {"three": Filter(16, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (32, 16, 16): {"three": Filter(8, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (16, 32, 16): {"three": Filter(16, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (32, 32, 16): {"three": Filter(8, 8), "one": Filter(16, 8), "gradient": Filter(8, 8)},
+    (16, 32, 32): {"three": Filter(8, 8), "one": Filter(16, 8), "gradient": Filter(4, 8)},
+    (32, 32, 32): {"three": Filter(4, 8), "one": Filter(8, 8), "gradient": Filter(4, 8)},
 }
 SPECTRAL_FILTER_LONGEST = 256  # a side; beyond, dense products lose to an FFT
 SPECTRAL_FILTER_MOMENTS = Matrix(4, 512, 4)  # points and channels of the layer norm's tile
@@ -286,10 +287,6 @@ class Passes(NamedTuple):
     rows: int  # of a tile of the result, or 32
     columns: int
     depth: int  # points a step of a product
-class ModesTile(NamedTuple):
-    modes: int  # of the result's dimension that is transformed
-    depth: int  # of the sum, a step
-    others: int  # rows, or columns, beside each other
     warps: int
     stages: int
 
@@ -299,14 +296,29 @@ SPECTRAL_FILTER_PASSES = Passes(64, 64, 32, 8, 2)
 # ... and columns there and back, by points rounded up; `channels` are columns.
 SPECTRAL_FILTER_COLUMNS = {16: Filter(128, 4), 32: Filter(64, 8), 64: Filter(32, 8)}
 SPECTRAL_FILTER_WORKSPACE = 1 << 27  # elements of half spectra in memory at a time
+
+
+class ModesTile(NamedTuple):
+    modes: int  # of the result's dimension that is transformed
+    depth: int  # of the sum, a step
+    others: int  # rows, or columns, beside each other
+    warps: int
+    stages: int
+
+
 # The truncated transforms, by (kernel, products for one).
 MODES = {
     ("rows", 1): ModesTile(64, 32, 128, 8, 3),
     ("rows", 2): ModesTile(64, 32, 128, 8, 3),
-    ("rows", 3): ModesTile(64, 32, 64, 4, 3),
-    ("columns", 1): ModesTile(64, 32, 64, 8, 2),
-    ("columns", 2): ModesTile(64, 32, 64, 8, 2),
+    ("rows", 3): ModesTile(64, 32, 64, 8, 3),
+    ("columns", 1): ModesTile(64, 16, 64, 8, 2),
+    ("columns", 2): ModesTile(64, 16, 64, 8, 2),
     ("columns", 3): ModesTile(64, 16, 32, 8, 2),
+}
+MODES_PLANE = {  # of planes of modes: `others` are rows of the grid, depth its last dimension
+    "tf32": ModesTile(64, 64, 64, 8, 2),
+    "split": ModesTile(64, 32, 32, 8, 2),
+    "exact": ModesTile(64, 32, 32, 8, 2),
 }
 MODES_CHAIN = 256  # terms of a sum before it is added to the whole
 MODES_TABLE = 1 << 24  # factors of a table

@@ -334,11 +334,16 @@ def mode_dft(x, modes, last: bool, scale: float, doubled: bool):
     out = x.new_empty((b, m1, m2, m3, c, 2) if last else (b, c, m1, m2, m3, 2), dtype=torch.float32)
     if out.numel() == 0 or x.numel() == 0:
         return out
+    from . import modes_plane
+
+    plane = modes_plane.taken(modes, last)
     inner, outer = (m3 * c, b) if last else (m3, b * c)  # around N1, N2
-    left = [d for d in (1, 0) if modes.sizes[d] > 1]
-    y = pairs(x, outer * n1 * n2 * inner) if left else out
+    left = [d for d in (1, 0) if modes.sizes[d] > 1 and not (d == 1 and plane)]
+    y = pairs(x, outer * n1 * (m2 if plane else n2) * inner) if left else out
     form = "split" if x.dtype != torch.float32 else "exact"
-    if last:
+    if plane:
+        modes_plane.plane_dft(x, y, modes, scale, doubled, form)
+    elif last:
         table = columns_table(modes, 2, scale, doubled, False, form, x.device)
         columns(x, table, y, b * n1 * n2, n3, m3, c, form, real_in=True)
     else:
@@ -361,9 +366,12 @@ def mode_idft(spectrum, modes, last: bool, scale: float, doubled: bool, skip, bi
     if grad is not None and activation == "identity":
         return y.copy_(grad)
     inner, outer = (m3 * c, b) if last else (m3, b * c)
+    from . import modes_plane
+
+    plane = modes_plane.taken(modes, last)
     form, x = "tf32" if dtype == torch.bfloat16 and grad is None else "exact", spectrum
     for d in (0, 1):
-        if modes.sizes[d] == 1:
+        if modes.sizes[d] == 1 or d == 1 and plane:
             continue
         around = (outer, m2 * inner) if d == 0 else (outer * n1, inner)
         t = pairs(x, around[0] * modes.sizes[d] * around[1])
@@ -372,7 +380,9 @@ def mode_idft(spectrum, modes, last: bool, scale: float, doubled: bool, skip, bi
         x = t
     act = ACTIVATIONS[activation]
     ends = {"skip": skip, "bias": bias, "grad": grad, "act": act}
-    if last:
+    if plane:
+        modes_plane.plane_idft(x, y, modes, scale, doubled, form, **ends)
+    elif last:
         table = columns_table(modes, 2, scale, doubled, True, form, x.device)
         columns(x, table, y, b * n1 * n2, m3, n3, c, form, real_out=True, **ends)
     else:

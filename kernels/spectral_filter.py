@@ -22,7 +22,7 @@ from .fft_conv_dft import input_precision, operand
 from .spectral_filter_dft import back, bins, filtered, places, transform
 
 
-@triton.jit(do_not_specialize=["n2", "n3"])
+@triton.jit(do_not_specialize=["n2", "n3", "points"])
 def filter_kernel(
     p_x, p_mean, p_nw, p_nb, p_q, p_r, p_y, p_w, n2, n3, channels, per_group, points, q_s,
     x_b, x_1, x_2, x_3, x_c, r_b, r_1, r_2, r_3, r_c, y_b, y_1, y_2, y_3, y_c,
@@ -36,19 +36,17 @@ def filter_kernel(
     re, im = transform(p_x + b * x_b, x_2, x_3, x_c, p_mean, points, p_nw, p_nb, p_w, i_c, n2, n3, channels, WIDE,
                        P2, P3, B, TC, PRECISION)  # fmt: skip
 
-    o, _, c, m = bins(i_c, n2, n3, channels, P2, B, TC)
+    o, _, c_q, m_q = bins(i_c, n2, n3, channels, P2, B, TC)
     groups = channels // per_group
-    re, im = filtered(re, im, p_q + b * q_s, o * groups + c // per_group, m, CONJ)
+    re, im = filtered(re, im, p_q + b * q_s, o * groups + c_q // per_group, m_q, CONJ)
 
     re, im = operand(re, PRECISION), operand(im, PRECISION)
-    for first in tl.static_range(0, P2, 16):
+    for first in tl.range(0, P2, 16, disable_licm=True):
         y = back(re, im, p_w, first, P2, P3, B, TC, PRECISION)
-        i_3, i_2, c, m = places(i_c, first, n2, n3, channels, P3, TC, WIDE)
+        i_3, i_2, c, m = places(i_c, first, tl.arange(0, P3)[:, None], n2, n3, channels, TC, WIDE)
         if p_r is not None:
             y += load(p_r + b * r_b + i_3 * r_3 + i_2 * r_2 + c * r_c, m)
         store(p_y + b * y_b + i_3 * y_3 + i_2 * y_2 + c * y_c, y, m)
-        if first + 16 < P2:
-            tl.debug_barrier()
 
 
 # ---- host ----------------------------------------------------------------------------------------
@@ -77,7 +75,8 @@ def spectral_filter(x, weight, norm_weight, norm_bias, residual, eps, conj):
     if not grids.whole(x):
         passes.spectral_filter(y, x, weight, mean, norm_weight, norm_bias, residual, conj)
         return y
-    arguments, options = tile(x, "filter", input_precision(x.dtype, "highest"))
+    mode = input_precision(x.dtype, "highest")
+    arguments, options = tile(x, "one" if mode == "tf32" else "three", mode)
     samples, groups = weight.shape[0], weight.shape[4]
     launch(x, filter_kernel, (x.shape[0] * cdiv(x.shape[4], arguments["TC"]),), **options, **arguments,
            p_x=x, p_mean=mean, p_nw=norm_weight, p_nb=norm_bias, p_q=weight, p_r=residual, p_y=y, per_group=x.shape[4] // groups,

@@ -60,9 +60,9 @@ def added(a_re, a_im, p, re, im, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SIZE
 
 
 @triton.jit
-def places(i_c, first, n2, n3, channels, P3: tl.constexpr, TC: tl.constexpr, WIDE: tl.constexpr):
-    """n3, n2, c of a slab (P3; 16 n2 from `first`, c) and which of them exist."""
-    column, row = tl.arange(0, 16 * TC)[None, :], tl.arange(0, P3)[:, None]
+def places(i_c, first, row, n2, n3, channels, TC: tl.constexpr, WIDE: tl.constexpr):
+    """n3, n2, c of a slab (n3 from `row`; 16 n2 from `first`, c) and which of them exist."""
+    column = tl.arange(0, 16 * TC)[None, :]
     i_2, c = first + column // TC, i_c * TC + column % TC
     m = (row < n3) & (i_2 < n2) & (c < channels)
     dtype: tl.constexpr = tl.int64 if WIDE else tl.int32
@@ -89,27 +89,30 @@ def transform(
 ):  # fmt: skip
     """The sample at p_x -> (k2; k3, c), real and imaginary part."""
     a_re, a_im = tl.zeros([P2, B * TC], tl.float32), tl.zeros([P2, B * TC], tl.float32)
-    for first in tl.static_range(0, P2, 16):
-        i_3, i_2, c, m = places(i_c, first, n2, n3, channels, P3, TC, WIDE)
-        x = load(p_x + i_3 * x_3 + i_2 * x_2 + c * x_c, m)
-        x = operand(normalised(x, p_mean, i_2 * n3 + i_3, points, p_nw, p_nb, c, m), PRECISION)
-        if B < 16:  # a product has 16 rows
-            z = tl.dot(part(p_w, 2 * B, P3, P3, KEEP), x, input_precision=PRECISION)
-            re, im = tl.split(tl.permute(tl.reshape(z, (2, B, 16, TC)), (2, 1, 3, 0)))
+    STACK: tl.constexpr = 2 if B < 16 else 1  # a product has 16 rows
+    # a loop, and nothing carried out of it: the compiler would load and keep what several slabs need
+    for first in tl.range(0, P2, 16, disable_licm=True):
+        re, im = tl.zeros([STACK * B, 16 * TC], tl.float32), tl.zeros([STACK * B, 16 * TC], tl.float32)
+        for third in tl.range(0, P3, 16, disable_licm=True):
+            row = third + tl.arange(0, 16)[:, None]
+            i_3, i_2, c, m = places(i_c, first, row, n2, n3, channels, TC, WIDE)
+            x = load(p_x + i_3 * x_3 + i_2 * x_2 + c * x_c, m)
+            x = operand(normalised(x, p_mean, i_2 * n3 + i_3, points, p_nw, p_nb, c, m), PRECISION)
+            re = tl.dot(part(p_w + third, STACK * B, 16, P3, KEEP), x, re, input_precision=PRECISION)
+            if STACK == 1:
+                im = tl.dot(part(p_w + B * P3 + third, B, 16, P3, KEEP), x, im, input_precision=PRECISION)
+        if STACK == 2:
+            re, im = tl.split(tl.permute(tl.reshape(re, (2, B, 16, TC)), (2, 1, 3, 0)))
         else:
-            re = tl.dot(part(p_w, B, P3, P3, KEEP), x, input_precision=PRECISION)
-            im = tl.dot(part(p_w + B * P3, B, P3, P3, KEEP), x, input_precision=PRECISION)
             re, im = tl.permute(tl.reshape(re, (B, 16, TC)), (1, 0, 2)), tl.permute(tl.reshape(im, (B, 16, TC)), (1, 0, 2))
         re, im = operand(tl.reshape(re, (16, B * TC)), PRECISION), operand(tl.reshape(im, (16, B * TC)), PRECISION)
         a_re, a_im = added(a_re, a_im, p_w + 4 * B * P3 + first, re, im, P2, 16, P2, False, KEEP, PRECISION)
-        if first + 16 < P2:
-            tl.debug_barrier()  # nothing is loaded, or kept, for two slabs at once
     return a_re, a_im
 
 
 @triton.jit
 def back(
-    re, im, p_w, first: tl.constexpr, P2: tl.constexpr, P3: tl.constexpr, B: tl.constexpr, TC: tl.constexpr, PRECISION: tl.constexpr
+    re, im, p_w, first, P2: tl.constexpr, P3: tl.constexpr, B: tl.constexpr, TC: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
     """A slab of the inverse; re and im are operands."""
     zero = tl.zeros([16, B * TC], tl.float32)

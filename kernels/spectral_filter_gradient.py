@@ -22,7 +22,7 @@ from .spectral_filter import tile
 from .spectral_filter_dft import bins, put_pairs, transform
 
 
-@triton.jit(do_not_specialize=["n2", "n3", "batch", "steps"])
+@triton.jit(do_not_specialize=["n2", "n3", "points", "batch", "steps"])
 def gradient_kernel(
     p_x, p_mean, p_nw, p_nb, p_g, p_w, p_sum, n2, n3, channels, points, batch, steps,
     x_b, x_1, x_2, x_3, x_c, g_b, g_1, g_2, g_3, g_c, WIDE: tl.constexpr,

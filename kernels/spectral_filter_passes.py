@@ -112,17 +112,23 @@ def there_and_back_kernel(
 ):  # fmt: skip
     """Columns of up to BM points in place: transform, times W, back."""
     outer, k, c = work(inner, 1, BM, TN)
-    m = (k < n) & (c < inner)
-    p = p_z + (outer * n + k) * inner + c
-    zero = tl.zeros([BM, TN], tl.float32)
-    re, im = operand(load(p, m), PRECISION), operand(load(p + plane, m), PRECISION)
-    re, im = added(zero, zero, p_w, re, im, BM, BM, BM, False, "", PRECISION)
-    p_s, o = spectrum_place(p_q, outer, q_s, k, c, inner, channels, per_group)
-    re, im = filtered(re, im, p_s, o, m, CONJ)
+    p = p_z + outer * n * inner + c
+    row = tl.arange(0, 16)[:, None]
+    re, im = tl.zeros([BM, TN], tl.float32), tl.zeros([BM, TN], tl.float32)
+    for first in tl.range(0, BM, 16, disable_licm=True):  # slabs, as in spectral_filter_dft.py
+        m, o = (first + row < n) & (c < inner), (first + row).to(tl.int64) * inner
+        x_re, x_im = operand(load(p + o, m), PRECISION), operand(load(p + o + plane, m), PRECISION)
+        re, im = added(re, im, p_w + first, x_re, x_im, BM, 16, BM, False, "", PRECISION)
+    tl.debug_barrier()  # all has been read before any of it is written
+    p_s, o_q = spectrum_place(p_q, outer, q_s, k, c, inner, channels, per_group)
+    re, im = filtered(re, im, p_s, o_q, (k < n) & (c < inner), CONJ)
     re, im = operand(re, PRECISION), operand(im, PRECISION)
-    re, im = added(zero, zero, p_w, re, im, BM, BM, BM, True, "evict_last", PRECISION)
-    tl.store(p, re, mask=m)
-    tl.store(p + plane, im, mask=m)
+    zero = tl.zeros([16, TN], tl.float32)
+    for first in tl.range(0, BM, 16, disable_licm=True):
+        y_re, y_im = added(zero, zero, p_w + first * BM, re, im, 16, BM, BM, True, "evict_last", PRECISION)
+        m, o = (first + row < n) & (c < inner), (first + row).to(tl.int64) * inner
+        tl.store(p + o, y_re, mask=m)
+        tl.store(p + o + plane, y_im, mask=m)
 
 
 @triton.jit(do_not_specialize=["n1", "n2", "n3", "plane", "tiles"])

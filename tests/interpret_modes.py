@@ -55,12 +55,13 @@ BOXES = {
     "even": ((1, 6, 8), (0, -3, 0), (0, 2, 0), (1, 5, 5)),
     "odd": ((1, 3, 19), (0, -1, 0), (0, 0, 0), (1, 2, 10)),
     "volume": ((3, 2, 5), (-1, -1, 0), (0, 1, 0), (3, 2, 3)),
+    "plane": ((2, 34, 21), (0, -9, 0), (0, 4, 0), (2, 18, 11)),
     "column": ((1, 18, 1), (0, -8, 0), (0, 5, 0), (1, 17, 1)),
     "long": ((1, 3, 600), (0, 0, 5), (0, 0, 0), (1, 2, 3)),
     "one": ((1, 1, 1), (0, 0, 0), (0, 0, 0), (1, 1, 1)),
 }
 SHAPES = [(box, last, "float32") for box in BOXES for last in (False, True)]
-SHAPES += [(box, last, dtype) for box in ("even", "volume") for last in (False, True) for dtype in ("float16", "bfloat16")]
+SHAPES += [(box, last, dtype) for box in ("even", "plane") for last in (False, True) for dtype in ("float16", "bfloat16")]
 
 
 def grid(box, last, dtype, b=2, c=3):
@@ -70,7 +71,8 @@ def grid(box, last, dtype, b=2, c=3):
     return torch.randn((b, *sizes, c) if last else (b, c, *sizes)).to(dtype)
 
 
-@case(*SHAPES, quick=[s for s in SHAPES if s[2] == "float32" and s[:2] not in (("column", True), ("long", True)) or s[0] == "even"])
+@case(*SHAPES, quick=[s for s in SHAPES if s[2] == "float32" and (s[0] not in ("column", "long", "plane") or not s[1]) or s[0] == "even"
+               or s == ("plane", False, "bfloat16")])  # fmt: skip
 def transforms(name, last, dtype):
     import torch
 
@@ -177,6 +179,46 @@ def mixing(b, ci, co, modes, dtype):
         yield "gradient", got, spec.mix_gradient(x, y), spec.mix_gradient(x.double(), y.double())
 
     tally_of(2, one, True)
+
+
+# ---- through the operators -----------------------------------------------------------------------------------------------
+
+
+@case()
+def layer():
+    """Transform, mixing and gelu with their derivatives, all by these kernels."""
+    import torch
+
+    from spectralops import backends
+    from spectralops.ops import modes as ops
+    from spectralops.ops.modes_reference import Modes
+
+    box, scale = Modes(*BOXES["even"]), 0.2
+
+    def derivatives(x, w, skip, bias, backend):
+        leaves = [t.detach().requires_grad_() for t in (x, w, skip, bias)]
+        spectrum = ops.mode_dft(leaves[0], box, last=False, scale=scale, doubled=False, backend=backend)
+        spectrum = ops.mode_mix(spectrum.flatten(2, 4), leaves[1], backend=backend).unflatten(2, box.counts)
+        y = ops.mode_idft(spectrum, box, last=False, scale=scale, doubled=True, dtype=x.dtype, skip=leaves[2], bias=leaves[3],
+                          activation="gelu", backend=backend)  # fmt: skip
+        return [y, *torch.autograd.grad(y.square().sum(), leaves)]
+
+    def one():
+        modes = box.counts[1] * box.counts[2]
+        given = [torch.randn(2, 3, *box.sizes), torch.randn(3, 4, modes, 2), torch.randn(2, 4, *box.sizes), torch.randn(4)]
+        results = [derivatives(*t, backend) for t, backend in
+                   ((given, "triton"), (given, "reference"), (double(*given), "reference"))]  # fmt: skip
+        for name, *three in zip(("y", "dx", "dweight", "dskip", "dbias"), *results):
+            yield name, *(t.detach() for t in three)
+
+    tally_of(2, one)
+    triton = backends.backend("triton")
+    args = (torch.randn(1, 1, *box.sizes, dtype=torch.float64), box, False, 1.0, True)
+    assert "float64 does not fit" in triton.supports("mode_dft", *args)[1]
+    assert triton.supports("mode_dft", args[0].float(), *args[1:])[0]
+    long = Modes((1, 8192, 8192), (0, 0, 0), (0, 0, 0), (1, 8192, 4097))
+    assert "8192 modes of 8192" in triton.supports("mode_dft", args[0].float(), long, *args[2:])[1]
+    assert "sides of up to 4096" in triton.supports("fourier_mix", torch.empty(1, 4097, 1))[1]
 
 
 # ---- fourier_mix ---------------------------------------------------------------------------------------------------------

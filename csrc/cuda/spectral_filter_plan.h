@@ -20,7 +20,7 @@ template <> struct Squares<7> { using Filter = fft::FixedGrid<float, 7, 7, 32, 8
 template <> struct Squares<8> { using Filter = fft::FixedGrid<float, 8, 8, 32, 6>; using Gradient = fft::FixedGrid<float, 8, 8, 32, 4>; };
 template <> struct Squares<14> { using Filter = fft::FixedGrid<float, 14, 14, 32, 3>; using Gradient = fft::FixedGrid<float, 14, 14, 32, 2>; };
 template <> struct Squares<16> { using Filter = fft::FixedGrid<float, 16, 16, 32, 2>; using Gradient = fft::FixedGrid<float, 16, 16, 16, 3>; };
-template <> struct Squares<28> { using Filter = fft::FixedGrid<float, 28, 28, 8, 3>; using Gradient = fft::FixedGrid<float, 28, 28, 8, 3>; };
+template <> struct Squares<28> { using Filter = fft::FixedGrid<float, 28, 28, 8, 3>; using Gradient = fft::FixedGrid<float, 28, 28, 8, 2>; };
 template <> struct Squares<32> { using Filter = fft::FixedGrid<float, 32, 32, 8, 2>; };
 template <> struct Squares<56> { using Filter = fft::FixedGrid<float, 56, 56, 8, 1>; };
 

@@ -18,10 +18,7 @@ from ..ops.modes_reference import ACTIVATIONS, wide
 
 NAMES = ("spectral_filter", "spectral_filter_gradient", "mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient")
 KERNELS = {  # what the core has kernels for
-    "cpu": ("spectral_filter", "spectral_filter_gradient"),
-    "cpu": ("mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient"),
-    "cuda": (),
-    "cpu": (),
+    "cpu": NAMES,
     "cuda": ("spectral_filter", "spectral_filter_gradient"),
 }
 _WIDE = 600  # modes, up to which products are no slower than the reference's FFT there and back, measured on AVX-512

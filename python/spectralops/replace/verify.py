@@ -18,7 +18,7 @@ its formula in plain PyTorch, which takes the truth's place. Where the original'
 its own values, and the caller wants them mended, outputs are compared with the original's and gradients
 with the formula's.
 
-A formula is compared with the original first: what agrees with it in fewer than half of its digits, in outputs, and in gradients
+A formula is compared with the original first: what agrees with it in fewer than half of the digits, in outputs, and in gradients
 unless these are known to be wrong, computes something else. Complex parameters go to complex128 with the float64 copy, which
 `Module.double` does not do; gradients of complex numbers are compared as pairs of real ones.
 """
@@ -106,7 +106,7 @@ def _compare(module: nn.Module, plan: Plan, args: tuple, kwargs: dict) -> Eviden
         coarse = max((torch.finfo(t.dtype).eps for t in parts), default=0.0)
         for name, was in old.items():
             off = 0.0 if was is None or truth.get(name) is None or was.shape != truth[name].shape else relative_l2(was, truth[name])
-            if off > max(torch.finfo(was.dtype).eps, coarse) ** 0.5:
+            if was is not None and off > max(torch.finfo(was.dtype).eps, coarse) ** 0.5:
                 return Evidence(failure=f"{name}: the original is off its formula by {off:.2e}")
     return _judge(old, new, truth, narrow)
 
