@@ -52,7 +52,8 @@ def config(kind, **more):
     if kind == "FourierFT":
         return peft.FourierFTConfig(n_frequency=40, scaling=150.0, target_modules=["a", "b"], **more)
     if kind == "WaveFT":
-        return peft.WaveFTConfig(n_frequency=40, scaling=25.0, target_modules=["a", "b"], init_weights=False, **{"wavelet_family": "db1", **more})
+        more = {"wavelet_family": "db1", "init_weights": False, **more}
+        return peft.WaveFTConfig(n_frequency=40, scaling=25.0, target_modules=["a", "b"], **more)
     return peft.C3AConfig(block_size=4, target_modules=["a", "b"], init_weights="gaussian", **more)
 
 
@@ -236,7 +237,8 @@ def stubbed(*names):
                 raise AttributeError(name)
             return object
 
-    missing = [n for n in names if n.partition(".")[0] not in sys.modules and importlib.util.find_spec(n.partition(".")[0]) is None]
+    absent = lambda root: root not in sys.modules and importlib.util.find_spec(root) is None  # noqa: E731
+    missing = [name for name in names if absent(name.partition(".")[0])]
     for name in missing:
         module = sys.modules[name] = Empty(name)
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)

@@ -5,15 +5,17 @@ With n entries c_j at the frequencies (u_j, v_j) of a matrix of O x I,
     dW[o, i] = s / (O I) sum_j c_j cos(2 pi (u_j o / O + v_j i / I)) = s Re ifft2(D)[o, i],   D[u_j, v_j] += c_j
     y = x (W + dW)^T + b                                                        and, `transposed`, x (W + dW)
 
-The gradient of c_j is s / (O I) sum_t sum_{o, i} g[t, o] x[t, i] cos(..). dW is symmetric under (u, v) -> (-u, -v), so every v_j may
-be taken in 0 .. I / 2. Two exact forms:
+The gradient of c_j is s / (O I) sum_t sum_{o, i} g[t, o] x[t, i] cos(..). dW is symmetric under (u, v) -> (-u, -v),
+so every v_j may be taken in 0 .. I / 2. Two exact forms:
 
-    sparse  R = rfft(x), G_k = sum over the j with k_j = k of (s / (O I)) c_j (Re R_{v_j} -+ i Im R_{v_j}), y = sum_k Re(G_k e^{i k o 2 pi / O})
-            with (k_j, -) = (u_j, conjugate) for u_j <= O / 2 and (O - u_j, +) above: no matrix of O x I, O(T (I log I + n + O log O))
+    sparse  R = rfft(x), G_k = sum over the j with k_j = k of (s / (O I)) c_j (Re R_{v_j} -+ i Im R_{v_j}), y = sum_k
+            Re(G_k e^{i k o 2 pi / O}) with (k_j, -) = (u_j, conjugate) for u_j <= O / 2 and (O - u_j, +) above: no
+            matrix of O x I, O(T (I log I + n + O log O))
     dense   dW by one irfft2 of the half plane, O(O I log(O I)), added to W: one product in all
 
 and for the gradient of c the sums over t of the products of both transforms at the entries, or Re rfft2(g^T x) there. Sizes alone
-decide, by measured costs (is_dense, is_dense_gradient). On a CPU dW is kept as long as c has the same values, so that the micro-batches of one step share it.
+decide, by measured costs (is_dense, is_dense_gradient). On a CPU dW is kept as long as c has the same values, so that
+the micro-batches of one step share it.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .fft_conv_reference import compute_dtype
 
 TOKENS = 256  # of a block of the sparse form, whose gathered rows stay in the cache
-# Nanoseconds of one core: launches of the sparse form; an entry, and a point of the two transforms, of a token; a point of irfft2, halved
-# as dW serves the backward pass and further micro-batches too, and of rfft2; a multiply-add of a product
+# Nanoseconds of one core: launches of the sparse form; an entry, and a point of the two transforms, of a token; a
+# point of irfft2, halved as dW serves the backward pass and further micro-batches too, and of rfft2; a multiply-add of a product
 SETUP, ENTRY, POINT, MATRIX, MATRIX_GRADIENT, PRODUCT = 250e3, 5.0, 2.0, 4.5, 8.0, 0.012
 
 
@@ -66,8 +68,8 @@ def make_plan(indices: Tensor, outputs: int, inputs: int, transposed: bool, dtyp
     low = 2 * u <= other
     target = torch.where(low, u, other - u)
     sign = torch.stack([torch.ones_like(u), torch.where(low, -1, 1)], 1).to(dtype)[..., None]
-    once, forth = half(v, size, dtype), half(target, other, dtype)
-    return Plan(size, other, v, target, u, u * (size // 2 + 1) + v, once, sign, sign * forth[:, None, None], sign * once[:, None, None])
+    once, forth, place = half(v, size, dtype), half(target, other, dtype), u * (size // 2 + 1) + v
+    return Plan(size, other, v, target, u, place, once, sign, sign * forth[:, None, None], sign * once[:, None, None])
 
 
 def plan(indices: Tensor, outputs: int, inputs: int, transposed: bool, dtype: torch.dtype) -> Plan:
@@ -115,8 +117,8 @@ def delta(spectrum: Tensor, p: Plan, scaling: float, dtype: torch.dtype) -> Tens
 
 
 def kept_delta(spectrum: Tensor, indices: Tensor, p: Plan, scaling: float, dtype: torch.dtype) -> Tensor:
-    """delta, kept while the values of spectrum are what they were: however they were written, so compared, which is free of a wait
-    on a CPU alone."""
+    """delta, kept while the values of spectrum are what they were: however they were written, so compared, which is
+    free of a wait on a CPU alone."""
     if spectrum.device.type != "cpu":
         return delta(spectrum, p, scaling, dtype)
     found, key = _deltas.get(spectrum), (p.other, p.size, scaling, dtype)
@@ -132,6 +134,11 @@ def _rows(z: Tensor) -> Tensor:
     return torch.view_as_real(z).permute(1, 2, 0).contiguous()
 
 
+def _points(out: Tensor, size: int) -> Tensor:
+    """(bins, 2, T) -> (T, size)."""
+    return torch.fft.irfft(torch.view_as_complex(out.permute(2, 0, 1).contiguous()), size, norm="forward")
+
+
 def sparse(x: Tensor, spectrum: Tensor, p: Plan, scaling: float) -> Tensor:
     """x dW^T (T, other) in the compute dtype."""
     dtype = compute_dtype(x)
@@ -141,7 +148,7 @@ def sparse(x: Tensor, spectrum: Tensor, p: Plan, scaling: float) -> Tensor:
         block = x[begin : begin + TOKENS].to(dtype)
         rows = _rows(torch.fft.rfft(block)).index_select(0, p.source).mul_(coefficient)
         out = rows.new_zeros(p.other // 2 + 1, 2, block.shape[0]).index_add_(0, p.target, rows)
-        y[begin : begin + TOKENS] = torch.fft.irfft(torch.view_as_complex(out.permute(2, 0, 1).contiguous()), p.other, norm="forward")
+        y[begin : begin + TOKENS] = _points(out, p.other)
     return y
 
 
@@ -195,7 +202,7 @@ def backward(grad, x, spectrum, indices, weight, outputs, inputs, scaling):
         b = _rows(torch.fft.rfft(grad[begin : begin + TOKENS].to(dtype))).index_select(0, p.target)
         sums += a.mul_(p.sign).mul_(b).flatten(1).sum(1)
         out = b.new_zeros(p.size // 2 + 1, 2, b.shape[2]).index_add_(0, p.source, b.mul_(coefficient))
-        dx[begin : begin + TOKENS] = torch.fft.irfft(torch.view_as_complex(out.permute(2, 0, 1).contiguous()), p.size, norm="forward")
+        dx[begin : begin + TOKENS] = _points(out, p.size)
     if weight is not None:
         dx += F.linear(grad, weight.to(grad.dtype).T)
     return dx.to(x.dtype), sums * scale

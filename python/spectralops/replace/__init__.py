@@ -67,8 +67,8 @@ def replace(
 
     Args:
         model: any module; shared instances are replaced once and reported under each of their paths.
-        ops: "all", or names of ops ("rational", "hadamard_transform", "kan_linear", "wavelet_linear", "fft_conv", "spectral_conv",
-            "spectral_filter", "spectral_mlp", "fourier_mix", "istft_head", "imdct_head", "fourier_linear", "circulant_linear",
+        ops: "all", or names of ops ("rational", "hadamard_transform", "kan_linear", "wavelet_linear", "fft_conv",
+            "spectral_conv", "spectral_filter", "spectral_mlp", "fourier_mix", "istft_head", "imdct_head", "fourier_linear", "circulant_linear",
             "waveft_linear")
             or of packages ("rational-activations", "compressed-tensors", "pykan", "efficient-kan", "fast-kan",
             "faster-kan", "ChebyKAN", "FourierKAN", "Wav-KAN", "kat_rational", "flash-linear-attention", "s4",

@@ -8,7 +8,8 @@ Only forward is replaced: merge, unmerge, get_delta_weight and the rest go on as
 disabled runs the old forward. Where the base is a plain Linear of x's dtype, FourierFT's weight, update and bias are one call.
 
 PEFT's gradient of x through C3A takes w[(i + o) mod b] for w[(i - o) mod b]: not the derivative of its own values (0.21.2; layers
-below one with an adapter train on wrong gradients). Where the installed version does so, it is replaced with fix_gradients=True alone.
+below one with an adapter train on wrong gradients). Where the installed version does so, it is replaced with
+fix_gradients=True alone.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def _active(module: nn.Module, x: object, parameters: nn.ParameterDict) -> list[
     if module.disable_adapters or module.merged:
         return []
     names = [name for name in module.active_adapters if name in parameters]
-    alike = all(parameters[n].device == x.device and (parameters[n].dtype != torch.float64 or x.dtype == torch.float64) for n in names)
+    wide = x.dtype == torch.float64
+    alike = all(parameters[n].device == x.device and (wide or parameters[n].dtype != torch.float64) for n in names)
     return names if alike else []
 
 
@@ -160,10 +162,10 @@ def _plan(module: nn.Module, spectra: str, forward, op: str, operands, **more) -
     def backend(x: Tensor, *_, **__) -> str:
         return backend_of(op, x, **operands()) if op != "waveft_linear" else "reference"
 
-    return Plan(
-        mark(forward, op), f"{name}({inputs}, {module.out_features})", op,
-        lambda generator: (torch.randn(16, inputs, generator=generator, dtype=torch.float64, device="cpu"),), trim, backend, **more,
-    )  # fmt: skip
+    def probe(generator: torch.Generator) -> tuple[Tensor, ...]:
+        return (torch.randn(16, inputs, generator=generator, dtype=torch.float64, device="cpu"),)
+
+    return Plan(mark(forward, op), f"{name}({inputs}, {module.out_features})", op, probe, trim, backend, **more)
 
 
 class PEFTFourierFT(Matcher):
@@ -174,7 +176,8 @@ class PEFTFourierFT(Matcher):
     def plan(self, module: nn.Module) -> Plan:
         def operands() -> dict:
             name, c = next(iter(module.fourierft_spectrum.items()))
-            return {"spectrum": c, "indices": _on(module.indices[name], c.device), "out_features": module.out_features, "scaling": 1.0}
+            indices = _on(module.indices[name], c.device)
+            return {"spectrum": c, "indices": indices, "out_features": module.out_features, "scaling": 1.0}
 
         forward = _fourier(type(module).forward)
         return _plan(module, "fourierft_spectrum", forward, self.op, operands, formula=_fourier_formula)

@@ -126,7 +126,8 @@ class VocosISTFT(Matcher):
         original = type(module).forward
 
         def place(layer: nn.Module, probe: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (torch.complex(*probe[0].to(layer.window.device, torch.promote_types(layer.window.dtype, torch.float32)).unbind()),)
+            dtype = torch.promote_types(layer.window.dtype, torch.float32)
+            return (torch.complex(*probe[0].to(layer.window.device, dtype).unbind()),)
 
         def formula(self, spec: Tensor) -> Tensor:
             return original(self, spec.to(torch.promote_types(self.window.dtype, torch.float32).to_complex()))
