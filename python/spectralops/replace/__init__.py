@@ -68,12 +68,12 @@ def replace(
     Args:
         model: any module; shared instances are replaced once and reported under each of their paths.
         ops: "all", or names of ops ("rational", "hadamard_transform", "kan_linear", "wavelet_linear", "fft_conv",
-            "spectral_conv", "spectral_filter", "spectral_mlp", "fourier_mix", "istft_head", "imdct_head", "fourier_linear", "circulant_linear",
-            "waveft_linear")
-            or of packages ("rational-activations", "compressed-tensors", "pykan", "efficient-kan", "fast-kan",
-            "faster-kan", "ChebyKAN", "FourierKAN", "Wav-KAN", "kat_rational", "flash-linear-attention", "s4",
-            "safari", "flash-fft-conv", "neuraloperator", "transformers" (FNet, codec heads), "GFNet" (SpectFormer too), "AFNO"
-            (PhysicsNeMo, FourCastNet, DPOT, AFFNet too), "peft" (FourierFT, WaveFT, C3A), "vocos").
+            "spectral_conv", "spectral_filter", "spectral_mlp", "fourier_mix", "istft_head", "imdct_head", "fourier_linear",
+            "circulant_linear", "waveft_linear") or of packages ("rational-activations", "compressed-tensors", "pykan",
+            "efficient-kan", "fast-kan", "faster-kan", "ChebyKAN", "FourierKAN", "Wav-KAN", "kat_rational",
+            "flash-linear-attention", "s4", "safari", "flash-fft-conv", "neuraloperator", "transformers" (FNet, codec heads),
+            "GFNet" (SpectFormer too), "AFNO" (PhysicsNeMo, FourCastNet, DPOT, AFFNet too), "peft" (FourierFT, WaveFT, C3A),
+            "vocos").
         example: an input of the model (a tensor, a tuple of arguments or a dict of keyword arguments).
             The model is run on it once, without gradients, and what reaches each module is used to
             verify it, besides random data; buffers and random state are put back.
