@@ -43,7 +43,7 @@ class _Window:
             e = spec.envelope(self.whole, frames, hop)[start : start + length]
             if not bool((e > _NOLA).all()):
                 raise ValueError(f"window: the sum of its squares over frames {hop} apart vanishes within the result, which"
-                                 " cannot be normalised; take a longer window, a shorter hop_length or padding 'center'")  # fmt: skip
+                                 " cannot be normalised: a longer window, a shorter hop_length or padding 'center' can")  # fmt: skip
             found = self.scales[key] = e.reciprocal()
             while len(self.scales) > 16:
                 self.scales.popitem(last=False)
