@@ -15,12 +15,17 @@ __version__ = "0.1.0"
 
 _HOMES = {  # file of ops/ -> the public names in it
     "activations": ("snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire"),
+    "circulant_linear": ("circulant_linear",),
     "fan": ("fan", "fourier_features"),
     "fft_conv": ("fft_conv", "stu_conv"),
     "fft_conv2d": ("fft_conv2d",),
     "fft_conv_stream": ("fft_conv_block", "fft_conv_state", "fft_conv_step"),
+    "fourier_linear": ("fourier_linear",),
     "hadamard": ("hadamard_transform", "srht"),
     "hadamard_quantize": ("hadamard_quantize",),
+    "imdct_head": ("imdct_head",),
+    "istft_head": ("istft_head",),
+    "istft_head_stream": ("istft_head_state", "istft_head_step"),
     "kan": ("kan_linear",),
     "kernel_spectrum": ("KernelSpectrum",),
     "mittag_leffler": ("mittag_leffler",),
@@ -29,6 +34,7 @@ _HOMES = {  # file of ops/ -> the public names in it
     "spectral_conv": ("spectral_conv",),
     "spectral_filter": ("spectral_filter",),
     "toeplitz_ssm": ("toeplitz_to_ssm",),
+    "waveft": ("waveft_delta", "waveft_linear"),
     "wavelet": ("wavelet_linear",),
 }
 _HOME = {name: f".ops.{module}" for module, names in _HOMES.items() for name in names}
@@ -37,19 +43,24 @@ _SUBMODULES = ("basis", "compat", "distributed", "kernels", "nn", "profile", "te
 OPS = (  # the names that explain and profile take
     "fft_conv", "fft_conv2d", "rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "wavelet_linear",
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features", "mittag_leffler",
-    "spectral_conv", "spectral_filter",
+    "spectral_conv", "spectral_filter", "istft_head", "imdct_head", "fourier_linear", "circulant_linear", "waveft_linear",
 )  # fmt: skip
 __all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
 if TYPE_CHECKING:
     from . import basis, compat, distributed, nn, testing  # noqa: F401
     from .ops.activations import cauchy, poly_relu, sine, snake, spder, square_wave, wire  # noqa: F401
+    from .ops.circulant_linear import circulant_linear  # noqa: F401
     from .ops.fan import fan, fourier_features  # noqa: F401
     from .ops.fft_conv import fft_conv, stu_conv  # noqa: F401
     from .ops.fft_conv2d import fft_conv2d  # noqa: F401
     from .ops.fft_conv_stream import fft_conv_block, fft_conv_state, fft_conv_step  # noqa: F401
+    from .ops.fourier_linear import fourier_linear  # noqa: F401
     from .ops.hadamard import hadamard_transform, srht  # noqa: F401
     from .ops.hadamard_quantize import hadamard_quantize  # noqa: F401
+    from .ops.imdct_head import imdct_head  # noqa: F401
+    from .ops.istft_head import istft_head  # noqa: F401
+    from .ops.istft_head_stream import istft_head_state, istft_head_step  # noqa: F401
     from .ops.kan import kan_linear  # noqa: F401
     from .ops.kernel_spectrum import KernelSpectrum  # noqa: F401
     from .ops.mittag_leffler import mittag_leffler  # noqa: F401
@@ -58,6 +69,7 @@ if TYPE_CHECKING:
     from .ops.spectral_conv import spectral_conv  # noqa: F401
     from .ops.spectral_filter import spectral_filter  # noqa: F401
     from .ops.toeplitz_ssm import toeplitz_to_ssm  # noqa: F401
+    from .ops.waveft import waveft_delta, waveft_linear  # noqa: F401
     from .ops.wavelet import wavelet_linear  # noqa: F401
 
 

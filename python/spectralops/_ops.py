@@ -354,3 +354,62 @@ def _(spectrum, weight, adjoint, backend=None):
 @_define("modes", "mode_mix_gradient(Tensor spectrum, Tensor grad, str? backend=None) -> Tensor")
 def _(spectrum, grad, backend=None):
     return spectrum.new_empty(spectrum.shape[1], grad.shape[1], spectrum.shape[2], 2)
+
+
+@_define(
+    "istft_head",
+    "istft_head(Tensor x, Tensor? window, SymInt n, SymInt size, SymInt hop, SymInt start, SymInt length, bool normalize,"
+    " str variant, float limit, str? backend=None) -> Tensor",
+)
+def _(x, window, n, size, hop, start, length, normalize, variant, limit, backend=None):
+    return x.new_empty(x.shape[0], length)
+
+
+@_define(
+    "istft_head",
+    "istft_head_backward(Tensor grad, Tensor? x, Tensor? window, SymInt n, SymInt size, SymInt frames, SymInt hop, SymInt start,"
+    " bool normalize, str variant, float limit, str? backend=None) -> Tensor",
+)
+def _(grad, x, window, n, size, frames, hop, start, normalize, variant, limit, backend=None):
+    return grad.new_empty(grad.shape[0], frames, 2 * (n // 2 + 1))
+
+
+@_define(
+    "fourier_linear",
+    "fourier_linear(Tensor x, Tensor spectrum, Tensor indices, Tensor? weight, Tensor? bias, SymInt outputs, SymInt inputs,"
+    " float scaling, bool transposed, str? backend=None) -> Tensor",
+)
+def _(x, spectrum, indices, weight, bias, outputs, inputs, scaling, transposed, backend=None):
+    return x.new_empty(x.shape[0], inputs if transposed else outputs)
+
+
+@_define(
+    "fourier_linear",
+    "fourier_linear_gradient(Tensor x, Tensor grad, Tensor indices, SymInt outputs, SymInt inputs, float scaling,"
+    " str? backend=None) -> Tensor",
+)
+def _(x, grad, indices, outputs, inputs, scaling, backend=None):
+    return x.new_empty(indices.shape[1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+
+
+@_define(
+    "fourier_linear",
+    "fourier_linear_backward(Tensor grad, Tensor x, Tensor spectrum, Tensor indices, Tensor? weight, SymInt outputs, SymInt inputs,"
+    " float scaling, str? backend=None) -> (Tensor, Tensor)",
+)
+def _(grad, x, spectrum, indices, weight, outputs, inputs, scaling, backend=None):
+    return x.new_empty(x.shape), x.new_empty(spectrum.shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+
+
+@_define("circulant_linear", "circulant_linear(Tensor x, Tensor weight, float scaling, bool transposed, str? backend=None) -> Tensor")
+def _(x, weight, scaling, transposed, backend=None):
+    return x.new_empty(x.shape[0], weight.shape[1 if transposed else 0] * weight.shape[2])
+
+
+@_define(
+    "circulant_linear",
+    "circulant_linear_gradient(Tensor x, Tensor grad, SymInt block, float scaling, str? backend=None) -> Tensor",
+)
+def _(x, grad, block, scaling, backend=None):
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(grad.shape[1] // block, x.shape[1] // block, block, dtype=dtype)

@@ -33,9 +33,15 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     mode_idft(spectrum, modes, last, scale, doubled, skip, bias, grad, activation, dtype)          -> y
     mode_mix(spectrum (B, Ci or Co, P, 2), weight (Ci, Co, P, 2), adjoint)                         -> (B, Co or Ci, P, 2)
     mode_mix_gradient(spectrum (B, Ci, P, 2), grad (B, Co, P, 2))                                  -> (Ci, Co, P, 2)
+    istft_head(x (B, L, 2 K), window (n,), scale (length,) or None, hop, start, length, variant, limit)                 -> y (B, length)
+    istft_head_backward(grad (B, length), x or None, window, scale, frames, hop, start, variant, limit)                 -> dx (B, frames, 2 K)
+    fourier_linear(x (T, I), spectrum (n,), indices (2, n), weight (O, I), bias (O,), outputs, inputs, scaling, transposed) -> y (T, O)
+    fourier_linear_backward(grad (T, O), x, spectrum, indices, weight, outputs, inputs, scaling)   -> dx, dspectrum
+    fourier_linear_gradient(x, grad, indices, outputs, inputs, scaling)                            -> dspectrum
+    circulant_linear(x (T, n b), weight (m, n, b), scaling, transposed)                            -> y (T, m b)
+    circulant_linear_gradient(x, grad (T, m b), block, scaling)                                    -> dweight
 
-Of spectral_filter and the mode functions the shapes, strides and formulas are in ops/spectral_filter_reference.py and
-ops/modes_reference.py.
+Of spectral_filter, the mode functions and istft_head the shapes, strides and formulas are in ops/<..>_reference.py.
 Of fft_conv (shapes and formulas in ops/fft_conv_reference.py) u, the gates and grad may have any strides; kernel, skip and mask are
 contiguous and in the compute dtype; y, du and the gates' gradients are contiguous in the layout call.blh says (new_like_y, new_like_u).
 Of the activations (codes and formulas in ops/activations_reference.py) everything is contiguous; x of WIRE_COMPLEX, and y and

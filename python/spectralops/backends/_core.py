@@ -82,7 +82,7 @@ def unsupported(function: str, *args) -> str | None:
         from ._fft_conv import unsupported as fft_conv_unsupported
 
         return fft_conv_unsupported(function, *args)
-    if function.startswith(("spectral", "mode")):
+    if function.startswith(("spectral", "mode", "istft_head", "fourier_linear", "circulant")):
         from ._spectral import unsupported as spectral_unsupported
 
         return spectral_unsupported(function, *args)

@@ -6,12 +6,19 @@ from ..ops import hadamard_reference, kan_reference
 from ..ops.activations_reference import backward as activation_backward
 from ..ops.activations_reference import double_backward as activation_double_backward
 from ..ops.activations_reference import forward as activation_forward
+from ..ops.circulant_linear import reference_forward as circulant_linear
+from ..ops.circulant_linear import reference_gradient as circulant_linear_gradient
 from ..ops.fan import reference_backward as fan_backward
 from ..ops.fan import reference_double_backward as fan_double_backward
 from ..ops.fan import reference_forward as fan_forward
 from ..ops.fft_conv_reference import backward as fft_conv_backward
 from ..ops.fft_conv_reference import forward as fft_conv
+from ..ops.fourier_linear_reference import backward as fourier_linear_backward
+from ..ops.fourier_linear_reference import forward as fourier_linear
+from ..ops.fourier_linear_reference import gradient as fourier_linear_gradient
 from ..ops.hadamard_reference import hadamard_quantize, srht
+from ..ops.istft_head_reference import backward as istft_head_backward
+from ..ops.istft_head_reference import forward as istft_head
 from ..ops.modes_reference import dft as mode_dft
 from ..ops.modes_reference import idft as mode_idft
 from ..ops.modes_reference import mix as mode_mix
@@ -32,13 +39,20 @@ __all__ = [
     "activation_backward",
     "activation_double_backward",
     "activation_forward",
+    "circulant_linear",
+    "circulant_linear_gradient",
     "fan_backward",
     "fan_double_backward",
     "fan_forward",
     "fft_conv",
     "fft_conv_backward",
+    "fourier_linear",
+    "fourier_linear_backward",
+    "fourier_linear_gradient",
     "hadamard",
     "hadamard_quantize",
+    "istft_head",
+    "istft_head_backward",
     "kan_dcoeff",
     "kan_dx",
     "kan_forward",
