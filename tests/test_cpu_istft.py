@@ -38,7 +38,7 @@ class Problem:
         bins, start = n // 2 + 1, min(n // 2, 3)
         length = (frames - 1) * hop + n - 2 * start
         x = torch.randn(rows, frames, 4 * bins, generator=g)
-        self.x = x[..., ::2].to(dtype) if layout == 2 else x[..., : 2 * bins].to(dtype)
+        self.x = x[..., : 2 * bins].to(dtype)
         if layout == 1:
             self.x = self.x.mT.contiguous().mT
         if layout == 2:
@@ -62,8 +62,9 @@ class Problem:
     ("n", "hop", "frames", "variant", "limit", "dtype"),
     [
         (16, 4, 300, "istftnet", math.inf, torch.float32), (1024, 256, 70, "vocos", 100.0, torch.float32),
-        (20, 5, 30, "vocos", 2.0, torch.float64), (60, 60, 7, "cartesian", math.inf, torch.float32), (2, 1, 3, "vocos", 100.0, torch.float32),
-        (30, 7, 200, "istftnet", 2.0, torch.bfloat16), (400, 100, 40, "vocos", 1.0, torch.float16), (18, 1, 40, "vocos", 100.0, torch.float32),
+        (20, 5, 30, "vocos", 2.0, torch.float64), (60, 60, 7, "cartesian", math.inf, torch.float32),
+        (2, 1, 3, "vocos", 100.0, torch.float32), (30, 7, 200, "istftnet", 2.0, torch.bfloat16), (400, 100, 40, "vocos", 1.0, torch.float16),
+        (18, 1, 40, "vocos", 100.0, torch.float32),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("layout", [0, 1, 2])

@@ -49,8 +49,8 @@ template <typename C> struct Frames {
   const C* const roots;
   const C *const window, *const scale;
   Frames(const IstftPlan& plan, int index)
-      : p(plan), c(*plan.call), own(reinterpret_cast<C*>(plan.scratch) + index * plan.slot), roots(static_cast<const C*>(plan.roots)),
-        window(static_cast<const C*>(c.window)), scale(static_cast<const C*>(c.scale)) {}
+      : p(plan), c(*plan.call), own(reinterpret_cast<C*>(plan.scratch) + index * plan.slot),
+        roots(static_cast<const C*>(plan.roots)), window(static_cast<const C*>(c.window)), scale(static_cast<const C*>(c.scale)) {}
 
   static Complex<C> get(const C* x, i64 k) { return {load<C>(x + 2 * k * L), load<C>(x + (2 * k + 1) * L)}; }
 
