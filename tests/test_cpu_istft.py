@@ -63,7 +63,8 @@ class Problem:
     [
         (16, 4, 300, "istftnet", math.inf, torch.float32), (1024, 256, 70, "vocos", 100.0, torch.float32),
         (20, 5, 30, "vocos", 2.0, torch.float64), (60, 60, 7, "cartesian", math.inf, torch.float32),
-        (2, 1, 3, "vocos", 100.0, torch.float32), (30, 7, 200, "istftnet", 2.0, torch.bfloat16), (400, 100, 40, "vocos", 1.0, torch.float16),
+        (2, 1, 3, "vocos", 100.0, torch.float32),
+        (30, 7, 200, "istftnet", 2.0, torch.bfloat16), (400, 100, 40, "vocos", 1.0, torch.float16),
         (18, 1, 40, "vocos", 100.0, torch.float32),
     ],
 )  # fmt: skip

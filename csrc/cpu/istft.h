@@ -2,7 +2,8 @@
 // instruction set.
 //
 // A vector holds one number of as many frames, so that the real transform of n, a complex one of h = n / 2 with
-//   Z_k = (H_k + conj H_(h-k)) + i e^(2 pi i k / n) (H_k - conj H_(h-k)),    f_2m + i f_(2m+1) = (1/n) sum_k Z_k e^(2 pi i k m / h),
+//   Z_k = (H_k + conj H_(h-k)) + i e^(2 pi i k / n) (H_k - conj H_(h-k)),
+//   f_2m + i f_(2m+1) = (1/n) sum_k Z_k e^(2 pi i k m / h),
 // needs no shuffle and takes any h = 2^a 3^b 5^c.  A chunk owns the samples of its frames' hops and computes again the frames
 // before it that reach into them: chunks follow from the sizes, so that no sum depends on the threads.
 #pragma once
