@@ -22,6 +22,7 @@ def _one_thread():
 @pytest.fixture(params=[False, True], ids=["sparse", "dense"])
 def form(request, monkeypatch):
     monkeypatch.setattr(reference, "is_dense", lambda *a: request.param)
+    monkeypatch.setattr(reference, "is_dense_gradient", lambda *a: request.param)
     return request.param
 
 
@@ -145,6 +146,8 @@ def test_choice_by_tokens():
     w, c = torch.empty(1024, 1024), 1000
     chosen = [reference.is_dense(torch.empty(t, 1024), c, 1024, 1024, w) for t in (1, 64, 2048, 8192)]
     assert chosen == [False, False, True, True]
+    chosen = [reference.is_dense_gradient(torch.empty(t, n), 1000, n, n) for n, t in ((1024, 64), (1024, 8192), (256, 512))]
+    assert chosen == [False, False, True]
 
 
 def test_operators():

@@ -168,7 +168,7 @@ def fourier_linear(
 
     The form is chosen by the sizes alone, from measured costs: transforms of x and y around a gather and scatter of the n entries, or
     dW by one irfft2. On a CPU dW is kept with `spectrum` while that has the same values; it is found again for the next micro-batch,
-    and is never used for other values, whoever wrote them. The gradient of spectrum always takes the first form.
+    and is never used for other values, whoever wrote them. The gradient of spectrum is taken in either form.
     Derivatives of every order in x, spectrum, weight and bias. Saved: x, spectrum, weight. Deterministic where indices are distinct.
     torch.export and torch.onnx get products with real tables. Autocast: takes what it is given.
     Errors: TypeError for dtypes, ValueError for shapes, devices and indices out of range.
