@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import configs
+from . import common, configs
 from . import spectral_filter_dft as grids
 from . import spectral_filter_passes as passes
 from .common import cdiv, launch, load, next_power_of_2, store
@@ -64,7 +64,8 @@ def tile(x: torch.Tensor, kind: str, mode: str) -> tuple[dict, dict]:
     arguments = {"p_w": grids.tables(n2, n3, mode == "tf32", x.device), "n2": n2, "n3": n3, "channels": channels,
                  "points": x.shape[0] * n2 * n3, "P2": p2, "P3": p3, "B": b,
                  "TC": min(row.channels, max(4, next_power_of_2(channels))), "PRECISION": mode}  # fmt: skip
-    return arguments, {"warps": row.warps, "stages": 1, "fuse": True}
+    warps = min(row.warps, 4) if common.AMD else row.warps  # of 64 lanes there, and of 512 registers
+    return arguments, {"warps": warps, "stages": 1, "fuse": True}
 
 
 def spectral_filter(x, weight, norm_weight, norm_bias, residual, eps, conj):
