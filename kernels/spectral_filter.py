@@ -3,8 +3,8 @@ ops/spectral_filter_reference.py.
 
 Two-dimensional grids of up to 32 a side: a program holds TC channels of a sample, reads them once, transforms, multiplies by W,
 transforms back and writes once (spectral_filter_dft.py).  Bytes, s an element and N elements of x: 2 N s, the fewest; W comes
-once from memory and B times from the L2 cache, 4 (bins / N3) bytes a real beside the 2 s of x and y.  With a layer norm N s more:
-its moments are read off first.  Longer sides and grids of one or three dimensions take one launch a dimension and direction
+from memory once, and for each further sample from the L2 cache, 4 (1 + 2 / N3) bytes an element.  A layer norm reads x once more,
+for its moments: 3 N s.  Longer sides and grids of one or three dimensions take one launch a dimension and direction
 (spectral_filter_passes.py).
 """
 

@@ -85,7 +85,7 @@ def check(*arguments, draws=2, scale=1.0, **keywords):
 
 
 @case(*(((n2, n3),) for n2 in (7, 14, 16, 17, 28, 32) for n3 in (2, 9, 14, 15, 16, 17, 28, 31, 32)),
-      quick=[((n2, n3),) for n2, n3 in ((14, 14), (17, 14), (7, 16), (28, 16), (14, 17), (28, 28), (14, 32), (32, 32))])  # fmt: skip
+      quick=[(grid,) for grid in ((14, 14), (17, 14), (7, 16), (28, 16), (14, 17), (28, 28), (14, 32), (32, 32))])  # fmt: skip
 def sizes(grid):
     """Each row of the launch table, odd and even."""
     check(grid)
