@@ -296,7 +296,7 @@ MODE_MIX = {1: MixTile(1, 16, 32, 4), 4: MixTile(4, 16, 16, 4), 8: MixTile(8, 8,
 MODE_MIX_GRADIENT = MixTile(8, 8, 16, 4)
 MODE_MIX_CHAIN = 32
 
-FOURIER_MIX = {True: (4096, 8), False: (2048, 8)}  # complex numbers and warps of a program, by whether products are single
+FOURIER_MIX = (2048, 8)  # complex numbers and warps of a program; AMD's warps are twice as wide and half as many
 FOURIER_MIX_FACTOR = 32  # rows of a table, which all warps hold
 FOURIER_MIX_MOST = 4096  # points of a side
 FOURIER_MIX_CHAIN = 64  # terms of a sum of a size that has no factors, before it is added to the whole
