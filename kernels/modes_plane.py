@@ -90,11 +90,11 @@ def plane_idft_kernel(
 def taken(modes, last: bool) -> bool:
     """Tiles of 16 numbers at least, and sums that are one chain."""
     (_, n2, n3), (_, m2, m3) = modes.sizes, modes.counts
-    return not last and 1 < n2 <= configs.MODES_CHAIN and n3 <= configs.MODES_CHAIN and m2 <= 64 and 8 < m3 <= 32
+    return not last and 1 < n2 <= configs.MODES_CHAIN and n3 <= configs.MODES_CHAIN and m2 <= configs.MODES_PLANE["dft", "exact"].modes and 8 < m3 <= 32
 
 
-def _plan(modes, form: str) -> tuple[dict, dict]:
-    row, (_, n2, n3), (_, m2, m3) = configs.MODES_PLANE[form], modes.sizes, modes.counts
+def _plan(modes, kind: str, form: str) -> tuple[dict, dict]:
+    row, (_, n2, n3), (_, m2, m3) = configs.MODES_PLANE[kind, form], modes.sizes, modes.counts
     sizes = {"N2": n2, "N3": n3, "M2": m2, "M3": m3, "BM3": padded(2 * m3) // 2,
              "BN": min(row.others, padded(n2)), "BK": min(row.depth, padded(n3))}  # fmt: skip
     return sizes, {"warps": row.warps, "stages": row.stages, "registers": 255, "fuse": True}
@@ -104,7 +104,7 @@ def plane_dft(x, y, modes, scale: float, doubled: bool, form: str) -> None:
     """x (B, C, N1, N2, N3) -> pairs y (B C N1, M2, M3)."""
     from .modes import _wide
 
-    sizes, options = _plan(modes, form)
+    sizes, options = _plan(modes, "dft", form)
     table = rows_table(modes, scale, doubled, False, form, x.device)
     w = columns_table(modes, 1, 1.0, False, False, "exact", x.device)
     b, channels, n1 = x.shape[:3]
@@ -120,7 +120,7 @@ def plane_idft(x, y, modes, scale: float, doubled: bool, form: str, skip, bias, 
     """Pairs x (B C N1, M2, M3) -> y (B, C, N1, N2, N3)."""
     from .modes import _strides, _wide
 
-    sizes, options = _plan(modes, form)
+    sizes, options = _plan(modes, "idft", form)
     table = columns_table(modes, 2, scale, doubled, True, form, y.device)
     w = columns_table(modes, 1, 1.0, False, True, form, y.device)
     b, channels, n1, n2, _ = y.shape
