@@ -1,5 +1,5 @@
-"""spectral_filter in Triton for grids that no program holds, and for one and three dimensions: a launch a dimension and direction,
-each a dense product from the left with the matrix of its transform, the half spectrum between them in float32 memory.
+"""spectral_filter in Triton for grids that no program holds, and for one and three dimensions: a launch a dimension and
+direction, each a dense product from the left with the matrix of its transform, the half spectrum between them in float32 memory.
 
     rows        (b, n1, n2; n3, c) -> (b, n1, n2; k3, c)        real to complex, layer norm on the way in
     columns     (outer, n, inner) -> (outer, k, inner)          along n2, then n1, and back; the last one multiplies by W, and
@@ -7,9 +7,9 @@ each a dense product from the left with the matrix of its transform, the half sp
     last rows   (b, n1, n2; k3, c) -> (b, n1, n2; n3, c)        complex to real, residual on the way out
 
 A spectrum is (2, b, n1, n2, bins, c): real parts, then imaginary parts.  Bytes, s an element of x, N elements: in two dimensions
-2 N s + 16 N (1 + 2 / N3) up to 64 rows and 24 in place of 16 beyond, against 2 N s; dense products are 2 (N3 + 2) operations an element
-and direction along rows and 4 N2 along columns, so a side of 256 is bound by them.  As many samples go at a time as the workspace
-holds.
+2 N s + 16 N (1 + 2 / N3) up to 64 rows and 24 in place of 16 beyond, against 2 N s; a gradient's are 2 N s and 32 N (1 + 2 / N3).
+Dense products take 2 (N3 + 2) operations an element and direction along rows and 4 N2 along columns: a side of 256 is bound by
+them.  As many samples go at a time as the workspace holds.
 """
 
 from __future__ import annotations
@@ -213,13 +213,15 @@ class Passes:
         tiles, period = cdiv(rows, bm), cdiv(k, self.row.depth) * self.row.depth
         tn = min(self.row.columns, max(16, next_power_of_2(inner)))
         w = table(which, n, tiles * bm, period, scale, self.mode == "tf32", self.x.device)
-        arguments = {"p_w": w, "tiles": tiles, "PERIOD": period, "BM": bm, "BK": self.row.depth, "TN": tn, "PRECISION": self.mode}
+        arguments = {"p_w": w, "tiles": tiles, "PERIOD": period, "BM": bm, "BK": self.row.depth, "TN": tn,
+                     "PRECISION": self.mode}  # fmt: skip
         return (count * cdiv(inner, tn) * tiles,), {**arguments, **self.options}
 
     def weights(self, q: torch.Tensor | None, conj: bool) -> dict:
         if q is None:
             return {"p_q": None, "q_s": 0, "per_group": 1, "CONJ": False}
-        return {"p_q": q, "q_s": q.stride(0) if q.shape[0] > 1 else 0, "per_group": self.channels // q.shape[4], "CONJ": conj}
+        per_group = self.channels // q.shape[4]
+        return {"p_q": q, "q_s": q.stride(0) if q.shape[0] > 1 else 0, "per_group": per_group, "CONJ": conj}
 
     def rows(self, x, mean, first, norm_weight, norm_bias, q=None, conj=False) -> torch.Tensor:
         """Samples x, the first of which is `first`."""
@@ -288,7 +290,8 @@ def products(x, grad, mean, norm_weight, norm_bias, samples, mode, chunked) -> t
         for axis in passes.axes():
             z = [passes.columns(t, axis, False) for t in z]
         count = cdiv(last - first, steps)
-        launch(x, products_kernel, (count * cdiv(inner, block),), warps=configs.SPECTRAL_FILTER_SUM.warps, fuse=True, p_x=z[0], p_g=z[1],
-               p_sum=sums[first // steps :], batch=last - first, steps=steps, inner=inner, plane=z[0][0].numel(), channels=passes.channels,
-               n3=passes.n3, scale=passes.n1 * passes.n2 * passes.n3, BLOCK=block)  # fmt: skip
+        launch(x, products_kernel, (count * cdiv(inner, block),), warps=configs.SPECTRAL_FILTER_SUM.warps, fuse=True,
+               p_x=z[0], p_g=z[1], p_sum=sums[first // steps :], batch=last - first, steps=steps, inner=inner,
+               plane=z[0][0].numel(), channels=passes.channels, n3=passes.n3, scale=passes.n1 * passes.n2 * passes.n3,
+               BLOCK=block)  # fmt: skip
     return sums
