@@ -249,7 +249,8 @@ class Passes:
         row = configs.SPECTRAL_FILTER_COLUMNS[bm]
         launch(z, there_and_back_kernel, (z.shape[1] * count * cdiv(inner, row.channels),), warps=row.warps, stages=1, fuse=True,
                p_w=table("columns", n, bm, bm, 1.0, self.mode == "tf32", z.device), p_z=z, n=n, inner=inner,
-               channels=self.channels, plane=z[0].numel(), BM=bm, TN=row.channels, PRECISION=self.mode, **self.weights(q, conj))  # fmt: skip
+               channels=self.channels, plane=z[0].numel(), BM=bm, TN=row.channels, PRECISION=self.mode,
+               **self.weights(q, conj))  # fmt: skip
         return z
 
     def last_rows(self, z, residual, y) -> None:
