@@ -209,7 +209,8 @@ class Passes:
     def product(self, which: str, n: int, rows: int, count: int, inner: int, scale: float = 1.0) -> tuple[tuple, dict]:
         """The grid and the arguments of a pass whose result has so many rows, of `count` (count, inner)."""
         k = self.half if which == "last" else n
-        bm = 32 if cdiv(rows, 32) % 2 else self.row.rows
+        crowded = which == "columns" and self.mode != "tf32"  # four products, three for each, of operands in registers
+        bm = 32 if crowded or cdiv(rows, 32) % 2 else self.row.rows
         tiles, period = cdiv(rows, bm), cdiv(k, self.row.depth) * self.row.depth
         tn = min(self.row.columns, max(16, next_power_of_2(inner)))
         w = table(which, n, tiles * bm, period, scale, self.mode == "tf32", self.x.device)
@@ -228,8 +229,8 @@ class Passes:
         z, points = self.spectrum(x.shape[0]), self.n1 * self.n2 * self.n3
         grid, arguments = self.product("rows", self.n3, self.half, x.shape[0] * self.n1 * self.n2, self.channels)
         launch(x, rows_kernel, grid, **arguments, **self.weights(q, conj), p_x=x, p_z=z, p_nw=norm_weight, p_nb=norm_bias,
-               p_mean=None if mean is None else mean[:, first * points :], points=self.x.shape[0] * points, n1=self.n1, n2=self.n2,
-               n3=self.n3, channels=self.channels, plane=z[0].numel(), **grids.strides("x", x))  # fmt: skip
+               p_mean=None if mean is None else mean[:, first * points :], points=self.x.shape[0] * points, n1=self.n1,
+               n2=self.n2, n3=self.n3, channels=self.channels, plane=z[0].numel(), **grids.strides("x", x))  # fmt: skip
         return z
 
     def columns(self, z, axis, inverse, q=None, conj=False) -> torch.Tensor:
@@ -247,8 +248,9 @@ class Passes:
         bm = max(16, next_power_of_2(n))
         row = configs.SPECTRAL_FILTER_COLUMNS[bm]
         launch(z, there_and_back_kernel, (z.shape[1] * count * cdiv(inner, row.channels),), warps=row.warps, stages=1, fuse=True,
-               p_w=table("columns", n, bm, bm, 1.0, self.mode == "tf32", z.device), p_z=z, n=n, inner=inner, channels=self.channels,
-               plane=z[0].numel(), BM=bm, TN=row.channels, PRECISION=self.mode, **self.weights(q, conj))  # fmt: skip
+               p_w=table("columns", n, bm, bm, 1.0, self.mode == "tf32", z.device), p_z=z, n=n, inner=inner,
+               channels=self.channels, plane=z[0].numel(), BM=bm, TN=row.channels, PRECISION=self.mode,
+               **self.weights(q, conj))  # fmt: skip
         return z
 
     def last_rows(self, z, residual, y) -> None:

@@ -158,7 +158,7 @@ def passes_longest():
 # ---- what holds for all --------------------------------------------------------------------------------------------------
 
 
-@case(((4, 3),), ((5,),))
+@case(((4, 3),), ((5,),), quick=[((4, 3),)])
 def layouts(grid):
     """Strides of any kind, 0 too."""
     import torch
