@@ -316,9 +316,9 @@ MODES = {
     ("columns", 3): ModesTile(64, 16, 32, 8, 2),
 }
 MODES_PLANE = {  # of planes of modes: `others` are rows of the grid, depth its last dimension
-    ("dft", "split"): ModesTile(64, 32, 32, 8, 2),
-    ("dft", "exact"): ModesTile(64, 32, 32, 8, 2),
-    ("idft", "tf32"): ModesTile(64, 64, 64, 8, 2),
+    ("dft", "split"): ModesTile(64, 32, 16, 8, 2),
+    ("dft", "exact"): ModesTile(64, 32, 16, 8, 2),
+    ("idft", "tf32"): ModesTile(64, 32, 64, 8, 2),
     ("idft", "exact"): ModesTile(64, 16, 64, 8, 1),
 }
 MODES_CHAIN = 256  # terms of a sum before it is added to the whole

@@ -90,7 +90,8 @@ def plane_idft_kernel(
 def taken(modes, last: bool) -> bool:
     """Tiles of 16 numbers at least, and sums that are one chain."""
     (_, n2, n3), (_, m2, m3) = modes.sizes, modes.counts
-    return not last and 1 < n2 <= configs.MODES_CHAIN and n3 <= configs.MODES_CHAIN and m2 <= configs.MODES_PLANE["dft", "exact"].modes and 8 < m3 <= 32
+    most = configs.MODES_PLANE["dft", "exact"].modes
+    return not last and 1 < n2 <= configs.MODES_CHAIN and n3 <= configs.MODES_CHAIN and m2 <= most and 8 < m3 <= 32
 
 
 def _plan(modes, kind: str, form: str) -> tuple[dict, dict]:
