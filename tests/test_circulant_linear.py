@@ -218,5 +218,5 @@ def test_waveft_bad_input():
     ):
         with pytest.raises(error, match=match):
             so.waveft_linear(*args[:3], out_features=args[3], scaling=1.0)
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match="indices must be in"):
         so.waveft_delta(c, indices + 5, out_features=5, in_features=4, scaling=1.0)

@@ -23,7 +23,11 @@ def tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...] = FLOATS) -
 
 def same_device(first_name: str, first: Tensor, **others: Tensor | None) -> None:
     for name, other in others.items():
-        if other is not None and other.device != first.device:
+        if other is None:
+            continue
+        if not isinstance(other, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(other).__name__}")
+        if other.device != first.device:
             raise ValueError(f"{name} is on {other.device} but {first_name} is on {first.device}; they must be on one device")
 
 
@@ -44,6 +48,27 @@ def dimension(name: str, dim: object, rank: int) -> int:
     if not -rank <= dim < rank:
         raise ValueError(f"{name} must be in [{-rank}, {rank - 1}] for a tensor of rank {rank}; got {dim}")
     return dim % rank
+
+
+def operand(name: str, value: Tensor | None, rank: int, like: Tensor | None = None, *, pairs: bool = False) -> None:
+    """What a kernel reads of a tensor that an operator was given and so must trust: a graph may bring others than the public function saw."""
+    if value is None:
+        return
+    if value.dim() != rank or pairs and value.shape[-1] != 2:
+        raise ValueError(f"{name} must have {rank} dimensions{', the last of 2 (real and imaginary part)' * pairs}; got {shape(value)}")
+    if value.dtype not in FLOATS:
+        raise TypeError(f"{name} must have dtype {_names(FLOATS)}; got {_names([value.dtype])}")
+    if like is not None and value.device != like.device:
+        raise ValueError(f"{name} is on {value.device}, not on {like.device}; all must be on one device")
+
+
+def integers(name: str, value: object) -> tuple[int, ...]:
+    """One int as a tuple of it, or several."""
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+        return (value,)
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be an int or a tuple of ints, got {type(value).__name__} ({value!r})")
+    return tuple(integer(name, v) for v in value)
 
 
 def coefficients_dtype(name: str, value: Tensor, x_name: str, x: Tensor) -> None:

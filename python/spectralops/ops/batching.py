@@ -12,7 +12,9 @@ from torch import Tensor
 def full_precision(x: Tensor):
     """Autocast must not round what an operator computes inside: transforms and their tables."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
+    if kind == "meta" or not torch.is_autocast_enabled(kind):  # a device that autocast does not know, or nothing to do
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def rows_or_each(op, rows: tuple[int, ...], alone=lambda args: True):

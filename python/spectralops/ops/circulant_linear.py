@@ -78,6 +78,8 @@ def _transformed(x: Tensor, block: int, dtype: torch.dtype) -> Tensor:
 
 @implement("circulant_linear")
 def linear(x, weight, scaling, transposed, backend=None):
+    _check.operand("x", x, 2)
+    _check.operand("weight", weight, 3, x)
     m, n, b = weight.shape
     size, other = (m, n) if transposed else (n, m)
     if x.dim() != 2 or x.shape[1] != size * b or b < 1:
@@ -91,6 +93,8 @@ def linear(x, weight, scaling, transposed, backend=None):
 
 @implement("circulant_linear_gradient")
 def gradient(x, grad, block, scaling, backend=None):
+    _check.operand("x", x, 2)
+    _check.operand("grad", grad, 2, x)
     if x.shape[0] != grad.shape[0] or block < 1 or x.shape[1] % block or grad.shape[1] % block:
         found = f"x {tuple(x.shape)} and grad {tuple(grad.shape)}"
         raise ValueError(f"{found} must have as many rows, and features in blocks of {block}")

@@ -26,6 +26,7 @@ NORMS = (None, "ortho")
 
 @implement("dct")
 def transform(x, power, transposed, backend=None):
+    _check.operand("x", x, 3)
     if x.numel() == 0:
         return x.new_empty(x.shape)
     args = (x.contiguous(), power, transposed)
@@ -34,6 +35,7 @@ def transform(x, power, transposed, backend=None):
 
 @implement("dct_resample")
 def resample(x, points, backend=None):
+    _check.operand("x", x, 3)
     if x.shape[0] == 0 or x.shape[2] == 0:
         return x.new_empty(x.shape[0], points, x.shape[2])
     if x.shape[1] < 1 or points < 1:

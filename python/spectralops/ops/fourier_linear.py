@@ -26,6 +26,7 @@ from .istft_head import exporting
 
 def _check_sizes(x, spectrum, indices, weight, bias, outputs, inputs, transposed) -> None:
     """The sizes that a kernel trusts: a trace or a graph may bring others than the public function saw."""
+    _check.operand("x", x, 2)
     size, other = (outputs, inputs) if transposed else (inputs, outputs)
     if x.dim() != 2 or x.shape[1] != size:
         raise ValueError(f"x must have {size} features; got {tuple(x.shape)}")

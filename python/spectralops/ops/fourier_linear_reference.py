@@ -78,10 +78,11 @@ def plan(indices: Tensor, outputs: int, inputs: int, transposed: bool, dtype: to
         return _tested(indices, outputs, inputs, transposed, dtype)
     kept = _plans.setdefault(indices, {})
     key, version = (outputs, inputs, transposed, dtype), (indices._version, indices.data_ptr())
-    if key not in kept or kept[key][0] != version:
+    found, values = kept.get(key), indices.device.type == "cpu"  # .data and numpy write without a new version
+    if found is None or not (torch.equal(found[0], indices) if values else found[0] == version):
         with torch.inference_mode(False):
-            kept[key] = version, _tested(indices, *key)
-    return kept[key][1]
+            found = kept[key] = indices.detach().clone() if values else version, _tested(indices, *key)
+    return found[1]
 
 
 def _tested(indices, outputs, inputs, transposed, dtype) -> Plan:

@@ -69,8 +69,7 @@ def plain(x: Tensor) -> Tensor:
 
 @implement("fourier_mix")
 def mix(x: Tensor, backend: str | None = None) -> Tensor:
-    if x.dim() != 3:
-        raise ValueError(f"x must have shape (B, S, H); got {_check.shape(x)}")
+    _check.operand("x", x, 3)
     if x.numel() == 0:
         return x.new_empty(x.shape)
     return backends.select("fourier_mix", backend, x)(x)

@@ -62,12 +62,13 @@ def plain(x: Tensor, levels: int, inverse: bool) -> Tensor:
 def _divisible(name: str, size: int, levels: int) -> None:
     if _check.integer("levels", levels) < 0:
         raise ValueError(f"levels must be at least 0; got {levels}")
-    if size % 2**levels:
-        raise ValueError(f"{name} has {size} points, which 2^levels = {2**levels} does not divide")
+    if levels > 62 or size % 2**levels:
+        raise ValueError(f"{name} has {size} points, which 2^levels = {1 << levels if levels < 63 else f'2^{levels}'} does not divide")
 
 
 @implement("haar")
 def transform(x, levels, inverse, backend=None):
+    _check.operand("x", x, 3)
     _divisible("x", x.shape[1], levels)
     if x.numel() == 0:
         return x.new_empty(x.shape)

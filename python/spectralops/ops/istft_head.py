@@ -65,8 +65,9 @@ def _window(window: Tensor | None, n: int, size: int, dtype: torch.dtype, device
         return _Window(window.to(dtype), n, None)
     kept, version = _given.setdefault(window, {}), (window._version, window.data_ptr())
     found = kept.get((n, dtype))
-    if found is None or found.version != version:
+    if found is None or found.version != version or window.device.type == "cpu" and not torch.equal(found.given, window):
         found = kept[n, dtype] = _Window(window.detach().to(dtype), n, version)
+        found.given = window.detach().clone()  # .data and numpy write without a new version
     return found
 
 
@@ -82,6 +83,9 @@ def _check_call(window, n, size, hop, start, length, frames, channels) -> None:
 @implement("istft_head")
 def head(x, window, n, size, hop, start, length, normalize, variant, limit, backend=None):
     """-> y (B, length)."""
+    _check.operand("x", x, 3)
+    _check.operand("window", window, 1, x)
+    _check.choice("variant", variant, spec.VARIANTS)
     _check_call(window, n, size, hop, start, length, *x.shape[1:])
     if x.shape[0] == 0 or length == 0:
         return x.new_empty(x.shape[0], length)
@@ -95,6 +99,10 @@ def head(x, window, n, size, hop, start, length, normalize, variant, limit, back
 @implement("istft_head_backward")
 def head_backward(grad, x, window, n, size, frames, hop, start, normalize, variant, limit, backend=None):
     """-> the gradient of x (B, frames, 2 K); x may be None for "cartesian"."""
+    _check.operand("grad", grad, 2)
+    for name, t, rank in (("x", x, 3), ("window", window, 1)):
+        _check.operand(name, t, rank, grad)
+    _check.choice("variant", variant, spec.VARIANTS)
     length = grad.shape[1]
     _check_call(window, n, size, hop, start, length, frames, 2 * spec.bins(n))
     shape = (grad.shape[0], frames, 2 * spec.bins(n))

@@ -15,7 +15,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from . import modes_reference as spec
-from .. import backends
+from .. import _check, backends
 from .._ops import implement, register_vmap
 from .batching import rows_or_each
 from .fft_conv_reference import compute_dtype
@@ -24,6 +24,8 @@ from .modes_reference import Modes
 
 def _check_modes(modes: Modes, grid: tuple[int, ...], box: tuple[int, ...] | None) -> None:
     """The sizes that a kernel trusts: a trace or a graph may bring others than the public function saw."""
+    if {*map(len, modes)} != {3}:
+        raise ValueError(f"sizes, starts, shifts and counts must have three entries each; got {tuple(modes)}")
     if tuple(grid) != modes.sizes or box is not None and tuple(box) != modes.counts:
         raise ValueError(f"grid {tuple(grid)} and modes {box} do not fit the call's {modes.sizes} and {modes.counts}")
     if any(m > n or m < 1 for m, n in zip(modes.counts, modes.sizes)):
@@ -47,6 +49,7 @@ def new_grid(spectrum: Tensor, sizes, last: bool, dtype: torch.dtype) -> Tensor:
 
 @implement("mode_dft")
 def dft(x, sizes, starts, shifts, counts, last, scale, doubled, backend=None):
+    _check.operand("x", x, 5)
     modes = Modes(tuple(sizes), tuple(starts), tuple(shifts), tuple(counts))
     _check_modes(modes, x.shape[1:4] if last else x.shape[2:], None)
     if x.numel() == 0:
@@ -57,6 +60,12 @@ def dft(x, sizes, starts, shifts, counts, last, scale, doubled, backend=None):
 
 @implement("mode_idft")
 def idft(spectrum, sizes, starts, shifts, counts, last, scale, doubled, skip, bias, grad, activation, dtype, backend=None):
+    _check.operand("spectrum", spectrum, 6, pairs=True)
+    for name, t, rank in (("skip", skip, 5), ("bias", bias, 1), ("grad", grad, 5)):
+        _check.operand(name, t, rank, spectrum)
+    _check.choice("activation", activation, spec.ACTIVATIONS)
+    _check.choice("dtype", dtype, _check.FLOATS)
+    spectrum = spectrum.to(torch.float64 if dtype == torch.float64 else torch.float32)
     modes = Modes(tuple(sizes), tuple(starts), tuple(shifts), tuple(counts))
     _check_modes(modes, sizes, spectrum.shape[1:4] if last else spectrum.shape[2:5])
     out = new_grid(spectrum, sizes, last, dtype)
@@ -71,6 +80,8 @@ def idft(spectrum, sizes, starts, shifts, counts, last, scale, doubled, skip, bi
 
 
 def _check_mix(spectrum: Tensor, weight: Tensor, inputs: int, outputs: int) -> None:
+    _check.operand("spectrum", spectrum, 4, pairs=True)
+    _check.operand("weight", weight, 4, spectrum, pairs=True)
     if tuple(weight.shape) != (inputs, outputs, spectrum.shape[2], 2):
         raise ValueError(f"weight must have shape {(inputs, outputs, spectrum.shape[2], 2)}; got {tuple(weight.shape)}")
 
@@ -88,11 +99,13 @@ def mix(spectrum, weight, adjoint, backend=None):
 
 @implement("mode_mix_gradient")
 def mix_gradient(spectrum, grad, backend=None):
+    _check.operand("spectrum", spectrum, 4, pairs=True)
+    _check.operand("grad", grad, 4, spectrum, pairs=True)
     if spectrum.shape[0] != grad.shape[0] or spectrum.shape[2:] != grad.shape[2:]:
         raise ValueError(f"spectra of {tuple(spectrum.shape)} and {tuple(grad.shape)} must agree in rows and modes")
     if spectrum.numel() == 0 or grad.numel() == 0:
         return spectrum.new_zeros(spectrum.shape[1], grad.shape[1], spectrum.shape[2], 2)
-    args = (spectrum.contiguous(), grad.contiguous())
+    args = (spectrum.contiguous(), grad.to(spectrum.dtype).contiguous())
     return backends.select("mode_mix_gradient", backend, *args)(*args)
 
 

@@ -157,6 +157,14 @@ def _complex(t: Tensor, dtype: torch.dtype) -> Tensor:
 
 def mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
     """(B, Ci, P, 2) -> (B, Co, P, 2), or, adjoint, back."""
+    if exporting():  # what is exported is real: a product with [[re, im], [-im, re]], for each mode
+        re, im = weight.to(spectrum.dtype).unbind(-1)  # (Ci, Co, P)
+        im = -im if adjoint else im
+        matrix = torch.stack([torch.stack([re, im], -1), torch.stack([-im, re], -1)], -2)  # (Ci, Co, P, 2, 2)
+        matrix = matrix.permute(2, *((1, 3, 0, 4) if adjoint else (0, 3, 1, 4))).flatten(3).flatten(1, 2)  # (P, 2 Ci, 2 Co)
+        with no_autocast(spectrum):
+            out = spectrum.permute(2, 0, 1, 3).flatten(2) @ matrix
+        return out.unflatten(2, (-1, 2)).permute(1, 2, 0, 3).contiguous()
     a, w = _complex(spectrum, spectrum.dtype), _complex(weight, spectrum.dtype)
     out = torch.einsum("bop,iop->bip", a, w.conj_physical()) if adjoint else torch.einsum("bip,iop->bop", a, w)
     return torch.view_as_real(out.contiguous())

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from .. import _check, backends
-from .._ops import traced_transform
 from .fft_conv_reference import compute_dtype
 from .modes import mode_dft, mode_idft
 from .modes_reference import Modes
+from .plain import formula, no_autocast
 from .spectral_contract import Weight, contract
 from .spectral_filter import as_real
 
@@ -99,10 +99,10 @@ def misplaced(found: Windows, sizes, out_sizes) -> list[list[tuple[int, int, int
 
 
 def _ints(name: str, value, rank: int | None) -> tuple[int, ...]:
-    value = (value,) * (rank or 1) if isinstance(value, int) else tuple(value)
-    for v in value:
-        if _check.integer(name, v) < 1:
-            raise ValueError(f"{name} must be positive; got {value}")
+    alone = not isinstance(value, (tuple, list))
+    value = _check.integers(name, value) * (rank or 1 if alone else 1)
+    if any(v < 1 for v in value):
+        raise ValueError(f"{name} must be positive; got {value}")
     if rank is not None and len(value) != rank:
         raise ValueError(f"{name} must have {rank} entries, one a dimension; got {value}")
     return value
@@ -159,7 +159,8 @@ def _skip(skip: Tensor | None, x: Tensor, shape: tuple[int, ...]) -> Tensor | No
         raise ValueError(f"skip must have the result's shape {shape}, or be the matrix ({shape[1]}, {x.shape[1]}) of a 1x1 convolution of x"
                          f" on an unchanged grid; got {_check.shape(skip)}")  # fmt: skip
     _check.coefficients_dtype("skip", skip, "x", x)
-    return torch.matmul(matrix.to(x.dtype), x.flatten(2)).unflatten(2, x.shape[2:])
+    with no_autocast(x):
+        return torch.matmul(matrix.to(x.dtype), x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 # ---- the layer -------------------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ def spectral_conv(
         if bias.numel() != channels[-1] or bias.dim() < 1 or bias.shape[0] != channels[-1]:
             raise ValueError(f"bias must have shape ({channels[-1]},); got {_check.shape(bias)}")
         bias = bias.reshape(-1).to(compute_dtype(x))
-    plain = backend == "reference" or traced_transform(backend)
+    plain = formula(backend)
     call = _Call(sizes, out_sizes, norm, layout, compat is not None, modes, backend, plain)
     return _layer(x, w, skip, bias, activation or "identity", call)
 
@@ -265,7 +266,8 @@ def _layer(x: Tensor, w: Weight, skip, bias, activation: str, call: _Call) -> Te
         w = w.narrowed(weight_runs(rows, found, call.layout))
     grid = x.reshape(*x.shape[:2], *(1,) * (3 - rank), *call.sizes)
     spectrum = mode_dft(grid, as_modes(found, call.sizes, call.layout), scale=call.scale, doubled=False, **call.how)
-    y = contract(spectrum.reshape(*spectrum.shape[:2], *(h - low for low, h in found), 2), w, call.how["backend"], call.how["plain"])
+    with no_autocast(x):  # the products with factors
+        y = contract(spectrum.reshape(*spectrum.shape[:2], *(h - low for low, h in found), 2), w, call.how["backend"], call.how["plain"])
     shape = (*y.shape[:2], *(1,) * (3 - rank))
     if skip is not None:
         skip = skip.reshape(*shape, *call.out_sizes)

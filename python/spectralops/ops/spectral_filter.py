@@ -17,11 +17,14 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from . import modes_reference as modes_spec
 from . import spectral_filter_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
 from .batching import rows_or_each
 from .fft_conv_reference import compute_dtype
+from .modes_reference import Modes
+from .plain import exporting
 
 
 def _check_sizes(x: Tensor, shape) -> None:
@@ -41,9 +44,13 @@ def _check_like(name: str, t: Tensor | None, shape) -> None:
 @implement("spectral_filter")
 def filter_(x, weight, norm_weight, norm_bias, residual, eps, conj, backend=None):
     """-> F(x, W) in the memory order of x."""
+    _check.operand("x", x, 5)
+    _check.operand("weight", weight, 6, x, pairs=True)
+    _check.operand("residual", residual, 5, x)
     _check_sizes(x, weight.shape[:5])
     _check_like("residual", residual, x.shape)
     for name, t in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
+        _check.operand(name, t, 1, x)
         _check_like(name, t, x.shape[-1:])
     if x.numel() == 0:
         return torch.empty_like(x)
@@ -56,10 +63,13 @@ def filter_(x, weight, norm_weight, norm_bias, residual, eps, conj, backend=None
 @implement("spectral_filter_gradient")
 def gradient(x, grad, norm_weight, norm_bias, eps, samples, groups, backend=None):
     """-> G(x, g) (S, N1, N2, bins, G, 2) in the compute dtype."""
+    _check.operand("x", x, 5)
+    _check.operand("grad", grad, 5, x)
     shape = (samples, x.shape[1], x.shape[2], spec.half_size(x.shape[3]), groups)
     _check_sizes(x, shape)
     _check_like("grad", grad, x.shape)
     for name, t in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
+        _check.operand(name, t, 1, x)
         _check_like(name, t, x.shape[-1:])
     if x.numel() == 0:
         return x.new_zeros((*shape, 2), dtype=compute_dtype(x))
@@ -180,9 +190,22 @@ for _f in (_Filter, _Gradient, _Whole):
 # ---- the public function ---------------------------------------------------------------------------------------------
 
 
+def _lowered(x, weight, norm_weight, norm_bias, residual, eps) -> Tensor:
+    """F as products with real tables, of operations that every exporter knows."""
+    sizes, nothing = tuple(x.shape[1:4]), (0, 0, 0)
+    modes, scale = Modes(sizes, nothing, nothing, (*sizes[:2], spec.half_size(sizes[2]))), 1 / math.sqrt(math.prod(sizes))
+    spectrum = modes_spec.dft(spec.normalised(x, norm_weight, norm_bias, eps), modes, True, scale, False)  # (B, N1, N2, bins, C, 2)
+    re, im = spectrum.unflatten(4, (weight.shape[4], -1)).unbind(-1)  # (B, N1, N2, bins, G, C / G)
+    a, b = weight[..., None, :].unbind(-1)  # (S, N1, N2, bins, G, 1)
+    product = torch.stack([re * a - im * b, re * b + im * a], -1).flatten(4, 5)
+    return modes_spec.idft(product, modes, True, scale, True, residual, None, None, "identity", x.dtype)
+
+
 def run(x, weight, norm_weight, norm_bias, residual, eps, backend) -> Tensor:
     """F on checked tensors of the operators' shapes."""
     tensors = (x, weight, norm_weight, norm_bias, residual)
+    if exporting():
+        return _lowered(*tensors, eps)
     if x.numel() > 0 and (backend == "reference" or traced_transform(backend)):
         return spec.forward(x, weight, norm_weight, norm_bias, residual, eps, False)
     if not differentiated(*tensors):
@@ -199,7 +222,7 @@ def run(x, weight, norm_weight, norm_bias, residual, eps, backend) -> Tensor:
 
 def grid_dims(name: str, dims, rank: int) -> tuple[int, ...]:
     """One to three distinct dimensions of a tensor of `rank`, from the front."""
-    dims = (dims,) if isinstance(dims, int) else tuple(dims)
+    dims = _check.integers(name, dims)
     found = tuple(_check.dimension(name, d, rank) for d in dims)
     if not 1 <= len(found) <= 3 or len(set(found)) != len(found):
         raise ValueError(f"{name} must be one to three distinct dimensions; got {dims}")

@@ -20,7 +20,7 @@ from .. import _check
 from .fft_conv_reference import compute_dtype
 from .modes import mode_dft, mode_idft
 from .modes_reference import Modes
-from .plain import formula, turns
+from .plain import exporting, formula, turns
 from .spectral_filter import spectral_filter
 
 EPS = 1e-6  # of modReLU, as upstream
@@ -35,6 +35,8 @@ def _scales(size: int, norm: str) -> tuple[float, float]:
 def _magnitude(z: Tensor) -> Tensor:
     """|z| of pairs, with derivative 0 at 0."""
     re, im = z[..., 0], z[..., 1]
+    if exporting():  # which know no hypot
+        return (re.square() + im.square()).sqrt()
     zero = (re == 0) & (im == 0)
     return torch.hypot(torch.where(zero, 1, re), im).masked_fill(zero, 0)
 

@@ -30,6 +30,8 @@ VARIANTS = ("afno", "physicsnemo", "dpot", "aff")
 
 def _check_core(x, w1, b1, w2, b2) -> None:
     """The sizes that a kernel trusts: a trace or a graph may bring others than the public function saw."""
+    for name, t, rank in (("x", x, 4), ("w1", w1, 4), ("b1", b1, 3), ("w2", w2, 4), ("b2", b2, 3)):
+        _check.operand(name, t, rank, x)
     _, nb, bs, two = x.shape
     hs = w1.shape[3]
     wanted = ((2, nb, bs, hs), (2, nb, hs), (2, nb, hs, bs), (2, nb, bs))
@@ -51,13 +53,15 @@ def core(x, w1, b1, w2, b2, threshold, activation, mask, backend=None):
 def core_backward(grad, x, w1, b1, w2, b2, threshold, activation, mask, needs, backend=None):
     """-> dx, dw1, db1, dw2, db2, an empty tensor where not needed."""
     _check_core(x, w1, b1, w2, b2)
+    if len(needs) != 5:
+        raise ValueError(f"needs must have five entries; got {needs}")
     if grad.shape != x.shape:
         raise ValueError(f"grad must have shape {_check.shape(x)}; got {_check.shape(grad)}")
     tensors = (x, w1, b1, w2, b2)
     if x.numel() == 0:
         return tuple(torch.zeros_like(t) if need else t.new_empty(0) for t, need in zip(tensors, needs))
     weights = (t.to(x.dtype).contiguous() for t in tensors[1:])
-    args = (grad.contiguous(), x.contiguous(), *weights, threshold, activation, mask, needs)
+    args = (grad.to(x.dtype).contiguous(), x.contiguous(), *weights, threshold, activation, mask, needs)
     found = backends.select("spectral_mlp_core_backward", backend, *args)(*args)
     return tuple(t.new_empty(0) if d is None else d.to(t.dtype) for d, t in zip(found, tensors))
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .. import _check
 from .fft_conv_reference import compute_dtype
+from .plain import exporting
 
 # Nanoseconds of one core: an entry of a token; a point of the matrix; a multiply-add of its product
 ENTRY, MATRIX, PRODUCT = 7.0, 4.0, 0.012
@@ -35,13 +36,18 @@ def _checked(spectrum, indices, out_features, in_features, scaling) -> None:
             raise ValueError(f"{name} must be positive; got {size}")
     if not isinstance(scaling, (int, float)):
         raise TypeError(f"scaling must be a number; got {type(scaling).__name__}")
+    if indices.device.type == "cpu" and type(indices) is Tensor and indices.shape[1] and not (torch.compiler.is_compiling() or exporting()):
+        rows, columns = out_features + out_features % 2, in_features + in_features % 2
+        if min(indices.amin(1).tolist()) < 0 or any(i >= n for i, n in zip(indices.amax(1).tolist(), (rows, columns))):
+            raise ValueError(f"indices must be in 0 .. {rows - 1} and 0 .. {columns - 1}; got {indices.amin(1).tolist()} to"
+                             f" {indices.amax(1).tolist()}")  # fmt: skip
 
 
 def waveft_delta(spectrum: Tensor, indices: Tensor, *, out_features: int, in_features: int, scaling: float) -> Tensor:
     """dW (out_features, in_features) of spectrum (n,) at indices (2, n) int64, rows and columns of D, all distinct.
 
     In spectrum's dtype, computed in float32 (float64 for float64) and rounded once. Differentiable to every order; deterministic.
-    Errors: TypeError for dtypes, ValueError for shapes and devices; an index out of range is torch's error.
+    Errors: TypeError for dtypes, ValueError for shapes, devices and, on a CPU, an index out of range of D.
     """
     _checked(spectrum, indices, out_features, in_features, scaling)
     h, w = -(-out_features // 2), -(-in_features // 2)
