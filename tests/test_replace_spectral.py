@@ -132,6 +132,9 @@ def test_fnet(fnet):
     after = model(tokens).last_hidden_state
     assert relative_l2(after, before) < 2e-6 and all(torch.equal(v, state[k]) for k, v in model.state_dict().items() if isinstance(v, torch.Tensor))
     after.sum().backward()
+    for dtype in (torch.bfloat16, torch.float16):  # upstream's transform refuses both on a CPU
+        narrow = copy.deepcopy(model).to(dtype)(tokens).last_hidden_state
+        assert narrow.dtype == dtype and relative_l2(narrow.float(), before) < 16 * torch.finfo(dtype).eps
     assert report.undo() == 2 and torch.equal(model(tokens).last_hidden_state, before)
 
 

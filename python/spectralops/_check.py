@@ -51,7 +51,7 @@ def dimension(name: str, dim: object, rank: int) -> int:
 
 
 def operand(name: str, value: Tensor | None, rank: int, like: Tensor | None = None, *, pairs: bool = False) -> None:
-    """What a kernel reads of a tensor that an operator was given and so must trust: a graph may bring others than the public function saw."""
+    """What a kernel reads of an operator's tensor and so must trust: a graph may bring others than the public function saw."""
     if value is None:
         return
     if value.dim() != rank or pairs and value.shape[-1] != 2:

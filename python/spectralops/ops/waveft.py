@@ -36,7 +36,8 @@ def _checked(spectrum, indices, out_features, in_features, scaling) -> None:
             raise ValueError(f"{name} must be positive; got {size}")
     if not isinstance(scaling, (int, float)):
         raise TypeError(f"scaling must be a number; got {type(scaling).__name__}")
-    if indices.device.type == "cpu" and type(indices) is Tensor and indices.shape[1] and not (torch.compiler.is_compiling() or exporting()):
+    known = indices.device.type == "cpu" and type(indices) is Tensor and not (torch.compiler.is_compiling() or exporting())
+    if known and indices.shape[1]:
         rows, columns = out_features + out_features % 2, in_features + in_features % 2
         if min(indices.amin(1).tolist()) < 0 or any(i >= n for i, n in zip(indices.amax(1).tolist(), (rows, columns))):
             raise ValueError(f"indices must be in 0 .. {rows - 1} and 0 .. {columns - 1}; got {indices.amin(1).tolist()} to"

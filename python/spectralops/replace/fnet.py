@@ -1,7 +1,7 @@
 """transformers: `FNetBasicFourierTransform`, FNet's mixing of tokens and channels: (Re FFT2(x),) over the last two dimensions.
 
-The variant for TPUs, which multiplies by matrices of complex64, runs the old forward; so does any input that the transform does not
-take upstream, as bfloat16.
+bfloat16 and float16, which upstream's transform refuses on a CPU and takes in part on a GPU, work at every size. The variant for TPUs,
+which multiplies by matrices of complex64, runs the old forward.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from .._check import FLOATS
 from .conv_common import probe_rows
 from .matcher import Matcher, Plan, Refused, backend_of, mark, require
 
@@ -26,7 +27,7 @@ def _forward(original):
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor]:
         x = hidden_states
-        taken = isinstance(x, Tensor) and x.dim() == 3 and x.dtype in (torch.float32, torch.float64) and x.numel() > 0
+        taken = isinstance(x, Tensor) and x.dim() == 3 and x.dtype in FLOATS and x.numel() > 0
         return (fourier_mix(x),) if taken and _transforms(self) else original(self, x)
 
     return forward
