@@ -37,9 +37,7 @@ def unsupported(function: str, *args) -> str | None:
         return "n must be even and of no prime factor but 2, 3 and 5"
     if device == "cpu" and function in ("mode_dft", "mode_idft"):
         modes, last = args[1:3]
-        if last:
-            return f"no kernel for {function} with channels last"
-        if wide(modes) and modes.counts[0] + modes.counts[1] + 2 * modes.counts[2] > _WIDE:
+        if not last and wide(modes) and modes.counts[0] + modes.counts[1] + 2 * modes.counts[2] > _WIDE:
             return f"of a grid of {modes.sizes}, {modes.counts} modes are better taken from a full FFT"
     return None
 
