@@ -191,6 +191,14 @@ def test_channels(modes, C):
         agree(Idft, draws=2, modes=modes, C=C, last=True, dtype=dtype, extras=("skip", "bias"), act="gelu")
 
 
+def test_beyond_the_half_spectrum():
+    """Modes f and -f of one column: channels last add them."""
+    for modes in (box((9,), (9,), (-4,)), centred((6, 8), (6, 8)), box((4, 5, 6), (4, 5, 6), (0, -2, -3), (1, 2, 4))):
+        for doubled in (False, True):
+            agree(Dft, draws=2, modes=modes, doubled=doubled, last=True)
+            agree(Idft, draws=2, modes=modes, doubled=doubled, last=True)
+
+
 def test_half_spectrum_is_the_inverse():
     for sizes, last in itertools.product(((15,), (12, 14), (5, 6, 8)), (False, True)):
         modes = box(sizes, (*sizes[:-1], sizes[-1] // 2 + 1))
