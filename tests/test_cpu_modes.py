@@ -258,8 +258,9 @@ def test_layouts(last):
         expected, skip, grad = CPU.mode_dft(*forward.args), back.args[5], back.args[7]
         end = CPU.mode_idft(*back.args)
         here, there = (-1, 1) if last else (1, -1)
-        other = [("the other order", t.movedim(here, there).contiguous().movedim(there, here)) for t in (forward.args[0], skip, grad)]
-        for (name, x), (_, s), (_, g) in zip(*([*layouts(t), l] for t, l in zip((forward.args[0], skip, grad), other))):
+        grids = (forward.args[0], skip, grad)
+        other = [("the other order", t.movedim(here, there).contiguous().movedim(there, here)) for t in grids]
+        for (name, x), (_, s), (_, g) in zip(*([*layouts(t), l] for t, l in zip(grids, other))):
             kept = [t.clone() for t in (x, s, g)]
             assert torch.equal(CPU.mode_dft(x, *forward.args[1:]), expected), name
             assert torch.equal(CPU.mode_idft(*back.args[:5], s, back.args[6], g, *back.args[8:]), end), name

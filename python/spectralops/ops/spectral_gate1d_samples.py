@@ -5,8 +5,9 @@
     dG = m dY + k G,  k = on (eps - b) / (r + eps)^2 q / r, 0 where r = 0
     dF = conj(g) dG,  dg = sum conj(F) dG over the channels of a head,  db = sum on q / (r + eps) likewise
 
-|G| is the root of the sum of squares; a sample where that is not finite takes hypot. Shapes: F, Y (B, K, D, 2), g (S, K, heads) or
-(S, K, heads, 2), b (K or 1, heads). Saved for backward: F, g and b. Second derivatives are those of the composed formula.
+|G| is the root of the sum of squares; a sample where that is not finite takes hypot. Shapes: F, Y (B, K, D, 2), g
+(S, K, heads) or (S, K, heads, 2), b (K or 1, heads). Saved for backward: F, g and b. Second derivatives are those of
+the composed formula.
 """
 
 from __future__ import annotations
