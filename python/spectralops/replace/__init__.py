@@ -67,12 +67,12 @@ def replace(
 
     Args:
         model: any module; shared instances are replaced once and reported under each of their paths.
-        ops: "all", or names of ops ("rational", "hadamard_transform", "kan_linear", "wavelet_linear", "fft_conv", "spectral_conv",
-            "spectral_filter", "spectral_mlp", "fourier_mix")
+        ops: "all", or names of ops ("rational", "hadamard_transform", "kan_linear", "wavelet_linear", "fft_conv",
+            "spectral_conv", "spectral_filter", "spectral_mlp", "fourier_mix")
             or of packages ("rational-activations", "compressed-tensors", "pykan", "efficient-kan", "fast-kan",
             "faster-kan", "ChebyKAN", "FourierKAN", "Wav-KAN", "kat_rational", "flash-linear-attention", "s4",
-            "safari", "flash-fft-conv", "neuraloperator", "transformers" (FNet), "GFNet" (SpectFormer too), "AFNO" (PhysicsNeMo, FourCastNet,
-            DPOT, AFFNet too)).
+            "safari", "flash-fft-conv", "neuraloperator", "transformers" (FNet), "GFNet"
+            (SpectFormer and Surya too), "AFNO" (PhysicsNeMo, FourCastNet, DPOT, AFFNet too)).
         example: an input of the model (a tensor, a tuple of arguments or a dict of keyword arguments).
             The model is run on it once, without gradients, and what reaches each module is used to
             verify it, besides random data; buffers and random state are put back.
