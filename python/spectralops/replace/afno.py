@@ -143,7 +143,8 @@ class AFNO(Matcher):
         }  # fmt: skip
         kind = _kind(module)
         children = {"aff": ("act", "act2"), "dpot": ("act",)}.get(kind, ())
-        require(module, shapes, {}, {name: nn.Module for name in children})
+        # PhysicsNeMo's own Module class has an empty buffer that tells it its device
+        require(module, shapes, {"device_buffer": (0,)}, {name: nn.Module for name in children}, ["device_buffer"])
         attributes(module, num_blocks=blocks, block_size=size, hidden_size=blocks * size)
         needed = {"dpot": ("modes",), "aff": ("sparsity_threshold",)}
         needed = needed.get(kind, ("sparsity_threshold", "hard_thresholding_fraction"))
