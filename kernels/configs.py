@@ -316,9 +316,10 @@ MODES = {
     ("columns", 3): ModesTile(64, 16, 32, 8, 2),
 }
 MODES_PLANE = {  # of planes of modes: `others` are rows of the grid, depth its last dimension
-    "tf32": ModesTile(64, 64, 64, 8, 2),
-    "split": ModesTile(64, 32, 32, 8, 2),
-    "exact": ModesTile(64, 32, 32, 8, 2),
+    ("dft", "split"): ModesTile(64, 32, 16, 8, 2),
+    ("dft", "exact"): ModesTile(64, 32, 16, 8, 2),
+    ("idft", "tf32"): ModesTile(64, 32, 64, 8, 2),
+    ("idft", "exact"): ModesTile(64, 16, 64, 8, 1),
 }
 MODES_CHAIN = 256  # terms of a sum before it is added to the whole
 MODES_TABLE = 1 << 24  # factors of a table
@@ -336,7 +337,7 @@ MODE_MIX = {1: MixTile(1, 16, 32, 4), 4: MixTile(4, 16, 16, 4), 8: MixTile(8, 8,
 MODE_MIX_GRADIENT = MixTile(8, 8, 16, 4)
 MODE_MIX_CHAIN = 32
 
-FOURIER_MIX = {True: (4096, 8), False: (2048, 8)}  # complex numbers and warps of a program, by whether products are single
+FOURIER_MIX = (2048, 8)  # complex numbers and warps of a program; AMD's warps are twice as wide and half as many
 FOURIER_MIX_FACTOR = 32  # rows of a table, which all warps hold
 FOURIER_MIX_MOST = 4096  # points of a side
 FOURIER_MIX_CHAIN = 64  # terms of a sum of a size that has no factors, before it is added to the whole

@@ -22,7 +22,7 @@ import triton.language as tl
 
 from spectralops.ops.modes_reference import Modes
 
-from . import configs, modes
+from . import common, configs, modes
 from .common import cdiv, launch, load, next_power_of_2, runnable, store
 from .fft_conv_dft import input_precision, matrix, operand, tf32, times_matrix, turns
 
@@ -137,9 +137,9 @@ def _plan(found: tuple[int, int], count: int, precision: str, device) -> tuple[d
     """Arguments, how many rows or columns a program takes of `count`, options."""
     n1, n2 = found
     p1, p2 = _pad(n1), _pad(n2) if n2 > 1 else 1
-    elements, warps = configs.FOURIER_MIX[precision == "tf32"]
+    elements, warps = configs.FOURIER_MIX
     each = max(1 if n2 > 1 else 16, min(elements // (p1 * p2), next_power_of_2(count)))
-    warps = max(1, warps * p1 * p2 * each // elements)
+    warps = max(1, warps * p1 * p2 * each // elements // (2 if common.AMD else 1))
     arguments = {"p_w": tables(n1, n2, precision == "tf32", device), "N1": n1, "N2": n2, "P1": p1, "P2": p2, "PRECISION": precision}
     return arguments, each, {"warps": warps, "stages": 1, "fuse": True, "registers": min(255, 2048 // warps)}
 

@@ -46,20 +46,21 @@ def plane_dft_kernel(
 def plane_idft_kernel(
     p_x, p_t, p_w, p_y, p_skip, p_bias, p_grad, N2, N3, M2, M3, t_pitch, t_turned, w_pitch, w_turned, channels, n1,
     s_0, s_1, s_2, s_3, s_k, g_0, g_1, g_2, g_3, g_k, ACT: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
-    BN: tl.constexpr, BK: tl.constexpr, BM2: tl.constexpr, BM3: tl.constexpr,
+    BN: tl.constexpr, BK: tl.constexpr, BM3: tl.constexpr,
 ):  # fmt: skip
     INDEX: tl.constexpr = tl.int64 if WIDE else tl.int32
     blocks = tl.cdiv(N2, BN)
     o, i_n = tl.program_id(0) // blocks, tl.program_id(0) % blocks
     o_n = i_n * BN + tl.arange(0, BN)[:, None]
-    m2, q = tl.arange(0, BM2)[:, None], tl.arange(0, 2 * BM3)[None, :]
-    p_x += o.to(tl.int64) * M2 * (2 * M3)
-    x = tl.load(p_x + m2 * (2 * M3) + q, mask=(m2 < M2) & (q < 2 * M3), other=0)
-    x_re, x_im = tl.split(tl.reshape(operand(x, PRECISION), (BM2, BM3, 2)))
-    p_w += o_n * w_pitch + tl.arange(0, BM2)[None, :]  # (BN, BM2)
+    m2, q = tl.arange(0, 16)[:, None], tl.arange(0, 2 * BM3)[None, :]
+    p_x += o.to(tl.int64) * M2 * (2 * M3) + m2 * (2 * M3) + q
+    p_w += o_n * w_pitch + tl.arange(0, 16)[None, :]  # (BN, 16)
     re = tl.zeros([BN, BM3], tl.float32)
     im = tl.zeros([BN, BM3], tl.float32)
-    re, im = times(tl.load(p_w), tl.load(p_w + w_turned), x_re, x_im, re, im, PRECISION)
+    for j in tl.range(0, M2, 16):
+        x = tl.load(p_x + j * (2 * M3), mask=(m2 + j < M2) & (q < 2 * M3), other=0)
+        x_re, x_im = tl.split(tl.reshape(operand(x, PRECISION), (16, BM3, 2)))
+        re, im = times(tl.load(p_w + j), tl.load(p_w + w_turned + j), x_re, x_im, re, im, PRECISION)
     re, im = operand(re, PRECISION), -operand(im, PRECISION)
 
     p_y += (o.to(tl.int64) * N2 + o_n) * N3
@@ -89,12 +90,13 @@ def plane_idft_kernel(
 def taken(modes, last: bool) -> bool:
     """Tiles of 16 numbers at least, and sums that are one chain."""
     (_, n2, n3), (_, m2, m3) = modes.sizes, modes.counts
-    return not last and 1 < n2 <= configs.MODES_CHAIN and n3 <= configs.MODES_CHAIN and m2 <= 64 and 8 < m3 <= 32
+    most = configs.MODES_PLANE["dft", "exact"].modes
+    return not last and 1 < n2 <= configs.MODES_CHAIN and n3 <= configs.MODES_CHAIN and m2 <= most and 8 < m3 <= 32
 
 
-def _plan(modes, form: str) -> tuple[dict, dict]:
-    row, (_, n2, n3), (_, m2, m3) = configs.MODES_PLANE[form], modes.sizes, modes.counts
-    sizes = {"N2": n2, "N3": n3, "M2": m2, "M3": m3, "BM2": padded(m2), "BM3": padded(2 * m3) // 2,
+def _plan(modes, kind: str, form: str) -> tuple[dict, dict]:
+    row, (_, n2, n3), (_, m2, m3) = configs.MODES_PLANE[kind, form], modes.sizes, modes.counts
+    sizes = {"N2": n2, "N3": n3, "M2": m2, "M3": m3, "BM3": padded(2 * m3) // 2,
              "BN": min(row.others, padded(n2)), "BK": min(row.depth, padded(n3))}  # fmt: skip
     return sizes, {"warps": row.warps, "stages": row.stages, "registers": 255, "fuse": True}
 
@@ -103,7 +105,7 @@ def plane_dft(x, y, modes, scale: float, doubled: bool, form: str) -> None:
     """x (B, C, N1, N2, N3) -> pairs y (B C N1, M2, M3)."""
     from .modes import _wide
 
-    sizes, options = _plan(modes, form)
+    sizes, options = _plan(modes, "dft", form)
     table = rows_table(modes, scale, doubled, False, form, x.device)
     w = columns_table(modes, 1, 1.0, False, False, "exact", x.device)
     b, channels, n1 = x.shape[:3]
@@ -111,7 +113,7 @@ def plane_dft(x, y, modes, scale: float, doubled: bool, form: str) -> None:
         x, plane_dft_kernel, (b * channels * n1,), p_x=x, p_t=table, p_w=w, p_y=y, t_pitch=table.shape[-1],
         part=table.numel() // 2 if form == "split" else 0, w_pitch=w.shape[-1], turned=w[0].numel(), channels=channels, n1=n1,
         **{f"x_{i}": s for i, s in zip("0123k", x.stride())}, SPLIT=form == "split", WIDE=_wide(0, x),
-        PRECISION=exact_precision(), **sizes, **options,
+        PRECISION=exact_precision(), BM2=padded(modes.counts[1]), **sizes, **options,
     )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def plane_idft(x, y, modes, scale: float, doubled: bool, form: str, skip, bias, 
     """Pairs x (B C N1, M2, M3) -> y (B, C, N1, N2, N3)."""
     from .modes import _strides, _wide
 
-    sizes, options = _plan(modes, form)
+    sizes, options = _plan(modes, "idft", form)
     table = columns_table(modes, 2, scale, doubled, True, form, y.device)
     w = columns_table(modes, 1, 1.0, False, True, form, y.device)
     b, channels, n1, n2, _ = y.shape

@@ -3,8 +3,8 @@ ops/spectral_filter_reference.py.
 
 Two-dimensional grids of up to 32 a side: a program holds TC channels of a sample, reads them once, transforms, multiplies by W,
 transforms back and writes once (spectral_filter_dft.py).  Bytes, s an element and N elements of x: 2 N s, the fewest; W comes
-once from memory and B times from the L2 cache, 4 (bins / N3) bytes a real beside the 2 s of x and y.  With a layer norm N s more:
-its moments are read off first.  Longer sides and grids of one or three dimensions take one launch a dimension and direction
+from memory once, and for each further sample from the L2 cache, 4 (1 + 2 / N3) bytes an element.  A layer norm reads x once more,
+for its moments: 3 N s.  Longer sides and grids of one or three dimensions take one launch a dimension and direction
 (spectral_filter_passes.py).
 """
 
@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import configs
+from . import common, configs
 from . import spectral_filter_dft as grids
 from . import spectral_filter_passes as passes
 from .common import cdiv, launch, load, next_power_of_2, store
@@ -64,7 +64,8 @@ def tile(x: torch.Tensor, kind: str, mode: str) -> tuple[dict, dict]:
     arguments = {"p_w": grids.tables(n2, n3, mode == "tf32", x.device), "n2": n2, "n3": n3, "channels": channels,
                  "points": x.shape[0] * n2 * n3, "P2": p2, "P3": p3, "B": b,
                  "TC": min(row.channels, max(4, next_power_of_2(channels))), "PRECISION": mode}  # fmt: skip
-    return arguments, {"warps": row.warps, "stages": 1, "fuse": True}
+    warps = min(row.warps, 4) if common.AMD else row.warps  # of 64 lanes there, and of 512 registers
+    return arguments, {"warps": warps, "stages": 1, "fuse": True}
 
 
 def spectral_filter(x, weight, norm_weight, norm_bias, residual, eps, conj):

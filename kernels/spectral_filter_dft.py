@@ -23,7 +23,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import common, configs
+from . import configs
 from . import fft_conv_dft as dft
 from .common import cdiv, double_bits, launch, load, next_power_of_2, runnable
 from .fft_conv_dft import operand
@@ -187,8 +187,9 @@ def supports(x: torch.Tensor) -> tuple[bool, str]:
     if x.dtype not in DTYPES:
         return False, f"triton's spectral_filter computes in float32, which {x.dtype} does not fit"
     if max(x.shape[1:4]) > configs.SPECTRAL_FILTER_LONGEST:
-        most = configs.SPECTRAL_FILTER_LONGEST
-        return False, f"triton's spectral_filter takes sides of up to {most} points, got {'x'.join(map(str, x.shape[1:4]))}: torch's FFT is faster"
+        sides = "x".join(map(str, x.shape[1:4]))
+        most = f"sides of up to {configs.SPECTRAL_FILTER_LONGEST} points, beyond which torch's FFT is faster"
+        return False, f"triton's spectral_filter takes {most}; got {sides}"
     return runnable(x)
 
 

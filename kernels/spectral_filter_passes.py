@@ -1,5 +1,5 @@
-"""spectral_filter in Triton for grids that no program holds, and for one and three dimensions: a launch a dimension and direction,
-each a dense product from the left with the matrix of its transform, the half spectrum between them in float32 memory.
+"""spectral_filter in Triton for grids that no program holds, and for one and three dimensions: a launch a dimension and
+direction, each a dense product from the left with the matrix of its transform, the half spectrum between them in float32 memory.
 
     rows        (b, n1, n2; n3, c) -> (b, n1, n2; k3, c)        real to complex, layer norm on the way in
     columns     (outer, n, inner) -> (outer, k, inner)          along n2, then n1, and back; the last one multiplies by W, and
@@ -7,9 +7,9 @@ each a dense product from the left with the matrix of its transform, the half sp
     last rows   (b, n1, n2; k3, c) -> (b, n1, n2; n3, c)        complex to real, residual on the way out
 
 A spectrum is (2, b, n1, n2, bins, c): real parts, then imaginary parts.  Bytes, s an element of x, N elements: in two dimensions
-2 N s + 16 N (1 + 2 / N3) up to 64 rows and 24 in place of 16 beyond, against 2 N s; dense products are 2 (N3 + 2) operations an element
-and direction along rows and 4 N2 along columns, so a side of 256 is bound by them.  As many samples go at a time as the workspace
-holds.
+2 N s + 16 N (1 + 2 / N3) up to 64 rows and 24 in place of 16 beyond, against 2 N s; a gradient's are 2 N s and 32 N (1 + 2 / N3).
+Dense products take 2 (N3 + 2) operations an element and direction along rows and 4 N2 along columns: a side of 256 is bound by
+them.  As many samples go at a time as the workspace holds.
 """
 
 from __future__ import annotations
@@ -209,25 +209,28 @@ class Passes:
     def product(self, which: str, n: int, rows: int, count: int, inner: int, scale: float = 1.0) -> tuple[tuple, dict]:
         """The grid and the arguments of a pass whose result has so many rows, of `count` (count, inner)."""
         k = self.half if which == "last" else n
-        bm = 32 if cdiv(rows, 32) % 2 else self.row.rows
+        crowded = which == "columns" and self.mode != "tf32"  # four products, three for each, of operands in registers
+        bm = 32 if crowded or cdiv(rows, 32) % 2 else self.row.rows
         tiles, period = cdiv(rows, bm), cdiv(k, self.row.depth) * self.row.depth
         tn = min(self.row.columns, max(16, next_power_of_2(inner)))
         w = table(which, n, tiles * bm, period, scale, self.mode == "tf32", self.x.device)
-        arguments = {"p_w": w, "tiles": tiles, "PERIOD": period, "BM": bm, "BK": self.row.depth, "TN": tn, "PRECISION": self.mode}
+        arguments = {"p_w": w, "tiles": tiles, "PERIOD": period, "BM": bm, "BK": self.row.depth, "TN": tn,
+                     "PRECISION": self.mode}  # fmt: skip
         return (count * cdiv(inner, tn) * tiles,), {**arguments, **self.options}
 
     def weights(self, q: torch.Tensor | None, conj: bool) -> dict:
         if q is None:
             return {"p_q": None, "q_s": 0, "per_group": 1, "CONJ": False}
-        return {"p_q": q, "q_s": q.stride(0) if q.shape[0] > 1 else 0, "per_group": self.channels // q.shape[4], "CONJ": conj}
+        per_group = self.channels // q.shape[4]
+        return {"p_q": q, "q_s": q.stride(0) if q.shape[0] > 1 else 0, "per_group": per_group, "CONJ": conj}
 
     def rows(self, x, mean, first, norm_weight, norm_bias, q=None, conj=False) -> torch.Tensor:
         """Samples x, the first of which is `first`."""
         z, points = self.spectrum(x.shape[0]), self.n1 * self.n2 * self.n3
         grid, arguments = self.product("rows", self.n3, self.half, x.shape[0] * self.n1 * self.n2, self.channels)
         launch(x, rows_kernel, grid, **arguments, **self.weights(q, conj), p_x=x, p_z=z, p_nw=norm_weight, p_nb=norm_bias,
-               p_mean=None if mean is None else mean[:, first * points :], points=self.x.shape[0] * points, n1=self.n1, n2=self.n2,
-               n3=self.n3, channels=self.channels, plane=z[0].numel(), **grids.strides("x", x))  # fmt: skip
+               p_mean=None if mean is None else mean[:, first * points :], points=self.x.shape[0] * points, n1=self.n1,
+               n2=self.n2, n3=self.n3, channels=self.channels, plane=z[0].numel(), **grids.strides("x", x))  # fmt: skip
         return z
 
     def columns(self, z, axis, inverse, q=None, conj=False) -> torch.Tensor:
@@ -245,8 +248,9 @@ class Passes:
         bm = max(16, next_power_of_2(n))
         row = configs.SPECTRAL_FILTER_COLUMNS[bm]
         launch(z, there_and_back_kernel, (z.shape[1] * count * cdiv(inner, row.channels),), warps=row.warps, stages=1, fuse=True,
-               p_w=table("columns", n, bm, bm, 1.0, self.mode == "tf32", z.device), p_z=z, n=n, inner=inner, channels=self.channels,
-               plane=z[0].numel(), BM=bm, TN=row.channels, PRECISION=self.mode, **self.weights(q, conj))  # fmt: skip
+               p_w=table("columns", n, bm, bm, 1.0, self.mode == "tf32", z.device), p_z=z, n=n, inner=inner,
+               channels=self.channels, plane=z[0].numel(), BM=bm, TN=row.channels, PRECISION=self.mode,
+               **self.weights(q, conj))  # fmt: skip
         return z
 
     def last_rows(self, z, residual, y) -> None:
@@ -288,7 +292,8 @@ def products(x, grad, mean, norm_weight, norm_bias, samples, mode, chunked) -> t
         for axis in passes.axes():
             z = [passes.columns(t, axis, False) for t in z]
         count = cdiv(last - first, steps)
-        launch(x, products_kernel, (count * cdiv(inner, block),), warps=configs.SPECTRAL_FILTER_SUM.warps, fuse=True, p_x=z[0], p_g=z[1],
-               p_sum=sums[first // steps :], batch=last - first, steps=steps, inner=inner, plane=z[0][0].numel(), channels=passes.channels,
-               n3=passes.n3, scale=passes.n1 * passes.n2 * passes.n3, BLOCK=block)  # fmt: skip
+        launch(x, products_kernel, (count * cdiv(inner, block),), warps=configs.SPECTRAL_FILTER_SUM.warps, fuse=True,
+               p_x=z[0], p_g=z[1], p_sum=sums[first // steps :], batch=last - first, steps=steps, inner=inner,
+               plane=z[0][0].numel(), channels=passes.channels, n3=passes.n3, scale=passes.n1 * passes.n2 * passes.n3,
+               BLOCK=block)  # fmt: skip
     return sums

@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import configs, kan_basis
+from . import common, configs, kan_basis
 from .common import cdiv, double_bits, launch, load, next_power_of_2, runnable
 from .kan_basis import activation_value
 from .modes import exact_precision, padded
@@ -123,7 +123,8 @@ def spectral_mlp_core(x, w1, b1, w2, b2, threshold: float, activation: str, mask
     grid = (cdiv(modes, row.modes) * blocks * cdiv(channels, bo),)
     launch(
         x, forward_kernel, grid, p_x=x, p_w1=w1, p_b1=b1, p_w2=w2, p_b2=b2, p_y=y, modes=modes, blocks=blocks, channels=channels,
-        hidden=hidden, w_im=w1.numel() // 2, threshold=double_bits(threshold), ACT=ACTIVATIONS[activation], SHRINK=threshold > 0, MASK=mask,
-        PRECISION=exact_precision(), **sizes, warps=row.warps, stages=row.stages, registers=255, fuse=True,
+        hidden=hidden, w_im=w1.numel() // 2, threshold=double_bits(threshold), ACT=ACTIVATIONS[activation], SHRINK=threshold > 0,
+        MASK=mask, PRECISION=exact_precision(), **sizes, warps=row.warps // 2 if common.AMD else row.warps, stages=row.stages,
+        registers=255, fuse=True,
     )  # fmt: skip
     return y

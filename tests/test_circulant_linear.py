@@ -120,7 +120,9 @@ class Layer(torch.nn.Module):
         self.c, self.indices = torch.nn.Parameter(torch.randn(3)), torch.tensor([[0, 3, 5], [7, 1, 2]])
 
     def forward(self, x):
-        return so.circulant_linear(x, self.w), so.waveft_linear(x, self.c, self.indices, out_features=7, scaling=2.0)
+        entries = (x, self.c, self.indices)
+        both = (f(*entries, out_features=8, scaling=2.0) for f in (so.waveft_linear, so.fourier_linear))
+        return so.circulant_linear(x, self.w), *both
 
 
 def test_export_as_products():

@@ -91,7 +91,8 @@ def test_every_size(n):
 
 
 @pytest.mark.parametrize(
-    "n", [49, 64, 96, 97, 101, 121, 127, 128, 169, 179, 196, 197, 211, 243, 251, 257, 262, 263, 360, 499, 512, 514, 997, 1000, 1021, 2187, 4096]
+    "n",
+    [49, 64, 96, 97, 101, 121, 127, 128, 169, 179, 196, 197, 211, 243, 251, 257, 262, 263, 360, 499, 512, 514, 997, 1000, 1021, 2187, 4096],
 )  # fmt: skip
 def test_larger_sizes(n):
     """Composites, primes with tables (up to 256) and those by convolution."""
@@ -99,12 +100,14 @@ def test_larger_sizes(n):
     agree(draws=2, grid=(1, 2, n), C=2, isas=("avx512",))
 
 
-@pytest.mark.parametrize("n", [30030, 65537, 100000])
+@pytest.mark.parametrize("n", [30030, 65537])
 def test_long_rows(n):
-    agree(draws=1, B=1, grid=(1, 1, n), C=2, isas=("avx512", "avx2"))
+    agree(draws=1, B=1, grid=(1, 1, n), C=2, isas=("avx512",))
 
 
-@pytest.mark.parametrize("grid", [(1, 7, 7), (1, 14, 14), (1, 197, 3), (1, 9, 262), (3, 4, 5), (5, 3, 7), (2, 1, 6), (7, 1, 1), (4, 6, 1)], ids=str)
+@pytest.mark.parametrize(
+    "grid", [(1, 7, 7), (1, 14, 14), (1, 197, 3), (1, 9, 262), (3, 4, 5), (5, 3, 7), (2, 1, 6), (7, 1, 1), (4, 6, 1)], ids=str
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_grids(grid, dtype):
     agree(draws=3, grid=grid, C=17, dtype=dtype)
@@ -114,7 +117,7 @@ def test_grids(grid, dtype):
 @pytest.mark.parametrize("first", [False, True])
 def test_channels(channels, first):
     for dtype in DTYPES:
-        agree(draws=24 // channels + 2, C=channels, dtype=dtype, first=first, residual=True)
+        agree(draws=12 // channels + 2, C=channels, dtype=dtype, first=first, residual=True)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(6, 1), (6, 2), (6, 3), (40, 2), (40, 10), (40, 1), (34, 2), (96, 4), (51, 17)])
@@ -177,8 +180,8 @@ def test_stride_zero():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"B": 9, "C": 70}, {"B": 1, "C": 3}, {"B": 70, "C": 20, "G": 1}, {"B": 5, "C": 40, "samples": True}, {"B": 5, "C": 40, "samples": True, "G": 2},
-     {"B": 40, "C": 90, "eps": 1e-5, "first": True}],
+    [{"B": 9, "C": 70}, {"B": 1, "C": 3}, {"B": 70, "C": 20, "G": 1}, {"B": 5, "C": 40, "samples": True},
+     {"B": 5, "C": 40, "samples": True, "G": 2}, {"B": 40, "C": 90, "eps": 1e-5, "first": True}],
     ids=str,
 )  # fmt: skip
 def test_threads_do_not_matter(settings):
@@ -206,8 +209,9 @@ def test_a_grid_with_nan_is_nan_throughout_and_alone(grid, bad, first):
         at[1, 2] = True
         y, expected = (t["y"].movedim(-1, 1) for t in (got, good))
         assert y[at].isnan().all() and torch.equal(y[~at], expected[~at]), isa
-        others = [i for i in range(21) if i != 2]
-        assert not got["dweight"][..., 2, :].isfinite().any() and torch.equal(got["dweight"][..., others, :], good["dweight"][..., others, :])
+        others, dweight = [i for i in range(21) if i != 2], got["dweight"]
+        assert not dweight[..., 2, :].isfinite().any(), isa
+        assert torch.equal(dweight[..., others, :], good["dweight"][..., others, :]), isa
         p.x, p.weight = x, weight.clone()
         p.weight[..., 0, 0, 0, 4, 0] = float("nan")
         got = p.run(CPU)["y"]
@@ -228,7 +232,9 @@ def test_scales_do_not_meet():
     tally.check()
 
 
-@pytest.mark.parametrize("settings", [{}, {"C": 33, "grid": (1, 1, 10)}, {"first": True, "C": 18}, {"C": 12, "G": 3, "samples": True}, {"eps": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"C": 33, "grid": (1, 1, 10)}, {"first": True, "C": 18}, {"C": 12, "G": 3, "samples": True}, {"eps": 0.1}], ids=str
+)
 def test_nothing_unwritten_and_nothing_beyond(settings):
     for dtype in DTYPES:
         p = Problem(dtype=dtype, residual=True, **settings)
@@ -239,7 +245,7 @@ def test_nothing_unwritten_and_nothing_beyond(settings):
 
 
 def test_columns_of_the_half_spectrum_that_are_their_own_conjugates():
-    """W = i there: a circular convolution with nothing, whatever the parts it leaves out."""
+    """W = i there: what is left of it in one dimension is nothing, and in more its Hermitian part."""
     p = Problem(grid=(1, 4, 6), dtype=torch.float64)
     p.weight[:] = 0
     p.weight[..., (0, 3), :, 1] = 1.0

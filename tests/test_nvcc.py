@@ -44,6 +44,13 @@ BUDGET = {
     "fft_column_tables": (48, 48),
     "fft_conv_columns": (168, 255),
     "fft_conv_lines": (255, 192),
+    "filter_grid": (255, 0),  # of 56 points a side; of 32 and 28: 168, of 16: 96, of 14: 80, below 64
+    "filter_grid_gradient": (255, 0),  # of 28 points a side; of 16 and 14: 128, below 96
+    "filter_any": (96, 128),
+    "filter_any_gradient": (96, 128),
+    "filter_sum": (48, 48),
+    "filter_moments": (64, 72),
+    "filter_tables": (64, 64),
 }
 
 pytestmark = [

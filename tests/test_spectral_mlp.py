@@ -160,7 +160,9 @@ def test_transforms_compile_export_autocast_and_opcheck():
     got = torch.func.vmap(lambda t: ops.spectral_mlp_core(t, *static))(z[None])
     torch.testing.assert_close(got, ops.spectral_mlp_core(z, *static)[None])
     single = [t.float() for t in (x, *weights)]
+    expect = so.spectral_mlp(*single)
     with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(so.spectral_mlp(*single), expect)
         got = ops.spectral_mlp_core(z.float(), *single[1:], 0.01, "relu", False)
     assert torch.equal(got, ops.spectral_mlp_core(z.float(), *single[1:], 0.01, "relu", False))
 
@@ -178,6 +180,9 @@ def test_transforms_compile_export_autocast_and_opcheck():
     values = [n.meta["val"] for n in program.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
     assert not any(v.is_complex() for v in values)
     torch.testing.assert_close(program.module()(x[:1]), so.spectral_mlp(x[:1], *weights))
+    program = torch.export.export(Mixer(), (torch.randn(1, 2, 70, 4, dtype=torch.float64),))  # where the operators take an FFT
+    values = [n.meta["val"] for n in program.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+    assert not any(v.is_complex() for v in values)
 
 
 X, *P = operands((1, 3, 4, 4), dtype=torch.float32)

@@ -48,7 +48,8 @@ def call(grid, dtype, around=True, gradient=True, samples=4, groups=384):
         seen = {}
         for planned in launches:
             a = planned.arguments
-            key = (planned.kernel.__name__, *(a.get(name) for name in ("BM", "INVERSE", "TERMS")), *(a.get(p) is None for p in ("p_q", "p_mean")))
+            constants = (a.get(name) for name in ("BM", "INVERSE", "TERMS"))
+            key = (planned.kernel.__name__, *constants, *(a.get(name) is None for name in ("p_q", "p_mean")))
             seen.setdefault(key, planned)
         return list(seen.values())
 

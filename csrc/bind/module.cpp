@@ -143,6 +143,9 @@ py::dict load(const std::string& path) {
   SO_OPERATION(mode_dft);
   SO_OPERATION(mode_idft);
   SO_OPERATION(mode_mix);
+  SO_VALUE(istft_workspace);
+  SO_OPERATION(istft_head);
+  SO_OPERATION(istft_head_backward);
   SO_VALUE(fft_conv_workspace);
   SO_OPERATION(fft_conv_forward);
   SO_OPERATION(fft_conv_backward);

@@ -370,6 +370,25 @@ typedef struct {
 
 SPECTRALOPS_API int spectralops_mode_mix(const spectralops_mix_call* call, int32_t device, int32_t threads, void* stream);
 
+/* ---- the head of a vocoder: magnitude and phase of L frames to audio --------------------------------------------------------
+ * x (rows, frames, 2 (n/2 + 1)) and grad (rows, length) of any strides; window (n,) and scale (length,) or NULL contiguous, in the
+ * compute type; y, of length samples a row, or the gradient of x, contiguous.  variant: 0 vocos, 1 istftnet, 2 cartesian.  n is even
+ * and 2^a 3^b 5^c.  Formulas: ops/istft_head_reference.py. */
+typedef struct {
+  const void *x, *grad, *window, *scale;
+  void* y; /* istft_head: y; istft_head_backward: the gradient of x */
+  void* workspace;
+  int64_t workspace_bytes;
+  int64_t rows, frames, n, hop, start, length;
+  int64_t variant, dtype;
+  double limit;
+  int64_t x_stride[3], grad_stride[2];
+} spectralops_istft_call;
+
+SPECTRALOPS_API int64_t spectralops_istft_workspace(const spectralops_istft_call* call, int32_t backward, int32_t device, int32_t threads);
+SPECTRALOPS_API int spectralops_istft_head(const spectralops_istft_call* call, int32_t device, int32_t threads, void* stream);
+SPECTRALOPS_API int spectralops_istft_head_backward(const spectralops_istft_call* call, int32_t device, int32_t threads, void* stream);
+
 /* ---- kernels without a launch -----------------------------------------------------------------------------------
  * While recording is on in the calling thread, a call with device >= 0 validates and plans as usual but appends its launches to a list instead
  * of running them; another runtime (CuPy's NVRTC) then compiles the same headers and launches them.  `sm` is the compute capability to plan for (90 for

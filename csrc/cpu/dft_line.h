@@ -5,7 +5,9 @@
 // Stockham's form, n = r m: a radix r on points m apart, roots of n, then r transforms of m points that leave
 // their results in order,
 //
-//   y[q + s (r p + k)] = exp(-2 pi i p k / (r m)) sum_j x[q + s (p + m j)] exp(-2 pi i j k / r),   q < s, p < m, s = the radices before.
+//   y[q + s (r p + k)] = exp(-2 pi i p k / (r m)) sum_j x[q + s (p + m j)] exp(-2 pi i j k / r),   q < s, p < m,
+//
+// s the product of the radices before.
 //
 // As an element is a whole vector, neither its order nor its stride costs anything. Odd prime radices use the symmetry
 // of j and r - j; from kLeastDirect on by tables, kMostDirect at most. With a larger prime in n,

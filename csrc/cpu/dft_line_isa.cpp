@@ -18,7 +18,10 @@ template <int R, bool kRoots, typename C> void pass(Points<const C> in, Points<C
       for (int j = 0; j < R; ++j) a[j] = get<C>(in.re, in.im, from + j * (s * m * in.stride));
       butterfly<R, C>(a);
 #pragma GCC unroll 8
-      for (int k = 0; k < R; ++k) put<C>(out.re, out.im, to + k * (s * out.stride), kRoots && k ? times<C>(a[k], w + 2 * k - 2) : a[k]);
+      for (int k = 0; k < R; ++k) {
+        if (kRoots && k) a[k] = times<C>(a[k], w + 2 * k - 2);
+        put<C>(out.re, out.im, to + k * (s * out.stride), a[k]);
+      }
     }
 }
 
@@ -73,7 +76,8 @@ template <typename C> void direct(const C* table, int h, Points<const C> in, Poi
   constexpr int W = lanes<C>;
   const i64 room = i64(h + kDirectBlock) * W;
   C *const sum_re = scratch, *const dif_re = sum_re + room, *const sum_im = dif_re + room, *const dif_im = sum_im + room;
-  C *const re_even = dif_im + room, *const re_odd = re_even + room, *const im_even = re_odd + room, *const im_odd = im_even + room;
+  C *const re_even = dif_im + room, *const re_odd = re_even + room;
+  C *const im_even = re_odd + room, *const im_odd = im_even + room;
   const vec<C> re = fold<C>(in.re, in.stride, h, sum_re, dif_re);
   const vec<C> im = in.im ? fold<C>(in.im, in.stride, h, sum_im, dif_im) : vec<C>{};
   if (!in.im) {  // the real part is even, the imaginary odd

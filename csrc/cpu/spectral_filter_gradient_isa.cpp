@@ -18,11 +18,10 @@ template <typename T> struct Gradient : Grid<T> {
 
   // sums(v, 0) += conj(X) G of a sample, column after column.
   void add_sample(int v, bool begin) const {
-    C *const a = at(p.column), *const b = a + p.outer * W;
+    C* const room = at(p.column);
     C* sum = sums(v, 0);
     for (i64 i = 0; i < p.inner; ++i) {
-      this->column_to(this->slab(v), i, a);
-      this->column_to(second(v), i, b);
+      const C *const a = this->column_to(this->slab(v), i, room), *const b = this->column_to(second(v), i, room + p.outer * W);
       for (i64 o = 0; o < p.outer; ++o, sum += W) {
         const Complex<C> x = get<C>(a + o * W), g = get<C>(b + o * W);
         const Complex<C> s = begin ? Complex<C>{vec<C>{}, vec<C>{}} : get<C>(sum);

@@ -78,7 +78,7 @@ template <typename T> struct Grid {
   C *const workspace, *const slot;
   i64 first[kMostUnit];
   int count[kMostUnit], vectors;
-  i64 first_unit, end_unit, begin, end;  // of the task; samples begin <= b < end
+  i64 first_unit, unit, end_unit, begin, end;  // of the task; samples begin <= b < end
 
   Grid(const FilterJob& job, int index)
       : c(*job.call), p(*job.plan), workspace(reinterpret_cast<C*>(job.workspace)), slot(workspace + index * p.slot) {}
@@ -93,7 +93,8 @@ template <typename T> struct Grid {
     begin = c.rows * part / p.parts, end = c.rows * (part + 1) / p.parts;
   }
   // Vector j: channels of one weight where `blocks` share it, else as many as fit.
-  void open(i64 unit) {
+  void open(i64 which) {
+    unit = which;
     vectors = int(least(p.unit, p.vectors - unit * p.unit));
     for (int v = 0; v < vectors; ++v) {
       const i64 j = unit * p.unit + v;
@@ -105,11 +106,14 @@ template <typename T> struct Grid {
 
   i64 place(const int64_t* stride, i64 b, i64 r) const { return b * stride[0] + r / c.n2 * stride[1] + r % c.n2 * stride[2]; }
 
-  // Asks for rows r and r + 1 before they are needed: lines a whole point apart are nothing that a cache foresees.
+  // Asks for rows r and r + 1, or the next unit's first, before they are needed: lines a whole point apart are nothing that a
+  // cache foresees.
   template <int kWrite> void prefetch_rows(const void* x, const int64_t* stride, i64 b, i64 r) const {
-    if (stride[4] != 1) return;
-    for (i64 end = least(r + 2, p.rows); r < end; ++r) {
-      const T* from = static_cast<const T*>(x) + place(stride, b, r) + first[0];
+    const bool next = r >= p.rows;
+    if (stride[4] != 1 || (next && unit + 1 == end_unit)) return;
+    if (next) r = 0;
+    for (const i64 last = least(r + 2, p.rows); r < last; ++r) {
+      const T* from = static_cast<const T*>(x) + place(stride, b, r) + first[0] + (next ? p.unit * p.span : 0);
       for (i64 i = 0; i < c.n3; ++i, from += stride[3])
         for (int l = 0; l < vectors * L; l += 64 / int(sizeof(T))) __builtin_prefetch(from + l, kWrite);
     }
@@ -124,12 +128,12 @@ template <typename T> struct Grid {
   }
   void normalise(int v, i64 b, i64 r, C* a) const {
     const C *const gain = static_cast<const C*>(c.norm_weight), *const bias = static_cast<const C*>(c.norm_bias);
-    const vec<C> g = gain ? load_partial_or_whole(gain + first[v], v) : splat<C>(C(1));
-    const vec<C> o = bias ? load_partial_or_whole(bias + first[v], v) : vec<C>{};
+    const vec<C> g = gain ? channel_vector(gain + first[v], v) : splat<C>(C(1));
+    const vec<C> o = bias ? channel_vector(bias + first[v], v) : vec<C>{};
     const C *const mean = workspace + p.statistics + (b * p.rows + r) * c.n3, *const rstd = mean + c.rows * p.rows * c.n3;
     for (i64 i = 0; i < c.n3; ++i) store(a + i * L, mul_add((load<C>(a + i * L) - splat<C>(mean[i])) * splat<C>(rstd[i]), g, o));
   }
-  vec<C> load_partial_or_whole(const C* from, int v) const { return load_count<C>(from, count[v]); }
+  vec<C> channel_vector(const C* from, int v) const { return load_count<C>(from, count[v]); }
 
   // Rows r and, where `pair`, r + 1 of the unit's vectors, in row(v, 0 and 1), to their spectra in `out`, and back.
   void rows_to_spectra(int v, i64 r, bool pair, C* out) const {
@@ -178,14 +182,16 @@ template <typename T> struct Grid {
         line_transform(*p.middle, {x, y, p.half * W}, {x, y, p.half * W}, at(p.scratch));
       }
   }
-  // The last dimension: column i of a spectrum in order.
-  void column_to(const C* spectrum, i64 i, C* out) const {
-    const C* const a = spectrum + i * W;
+  // The last dimension: column i of a spectrum in order, in `out` unless it is a single point.
+  C* column_to(C* spectrum, i64 i, C* out) const {
+    C* const a = spectrum + i * W;
+    if (p.outer == 1) return a;
     line_transform(*p.outermost, {a, a + L, p.inner * W}, {out, out + L, W}, at(p.scratch));
+    return out;
   }
   void column_from(const C* in, i64 i, C* spectrum) const {
     C* const a = spectrum + i * W;
-    line_transform(*p.outermost, {in + L, in, W}, {a + L, a, p.inner * W}, at(p.scratch));
+    if (p.outer > 1) line_transform(*p.outermost, {in + L, in, W}, {a + L, a, p.inner * W}, at(p.scratch));
   }
 };
 

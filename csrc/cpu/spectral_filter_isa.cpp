@@ -36,10 +36,10 @@ template <typename T> struct Filter : Grid<T> {
   }
 
   void filter_columns(int v) const {
-    C *const line = at(p.column), *const spectrum = this->slab(v);
+    C* const spectrum = this->slab(v);
     const C* w = held + v * p.slab_size;
     for (i64 i = 0; i < p.inner; ++i) {
-      this->column_to(spectrum, i, line);
+      C* const line = this->column_to(spectrum, i, at(p.column));
       for (i64 o = 0; o < p.outer; ++o, w += W) {
         const Complex<C> b = get<C>(w);
         put<C>(line + o * W, times<C>(get<C>(line + o * W), b.re, b.im));

@@ -46,7 +46,8 @@ template <typename C, typename T> static void stage(const T* in, i64 point, i64 
   else if (point == 1)
     transpose<C, T>(in, channel, count, n, out, L);
   else
-    for (i64 i = 0; i < n; ++i) store(out + i * L, each_lane<C>(count, [&](int l) { return C(widen(in[i * point + l * channel])); }));
+    for (i64 i = 0; i < n; ++i)
+      store(out + i * L, each_lane<C>(count, [&](int l) { return C(widen(in[i * point + l * channel])); }));
 }
 
 // out[i point + l channel] = in[i][l], rounded once.

@@ -55,9 +55,9 @@ bool general_form(const Call& c, bool gradient, const DeviceLimits& limits, Plan
   const i64 lane = ceil_div(c.n1 * c.n2, 2) * 2 * bins * 2 * real * (gradient ? 2 : 1);  // bytes
   i64 lanes = kMostLanes;
   // Two blocks of a multiprocessor where 16 channels allow it, else whatever fits.
-  while (lanes > kLeastBytes / real && (lane * lanes > limits.shared_limit || (lanes > 16 && 2 * lane * lanes > limits.shared_limit)))
-    lanes /= 2;
-  if (lane * lanes > limits.shared_limit) return false;
+  const auto fits = [&](i64 blocks) { return blocks * lane * lanes <= limits.shared_limit; };
+  while (lanes > kLeastBytes / real && !fits(lanes > 16 ? 2 : 1)) lanes /= 2;
+  if (!fits(1)) return false;
   while (lanes > kLeastBytes / real && lanes / 2 >= c.rows * c.channels) lanes /= 2;
   plan->lanes = lanes, plan->shared = lane * lanes;
   // No more threads than a pass of radix 4 has jobs.
@@ -72,7 +72,8 @@ void deal_samples(const Call& c, bool gradient, const DeviceLimits& limits, Plan
   fft::FilterParams& p = plan->p;
   i64 chunk = 1;
   if (gradient) {  // by sizes alone, as the order of the sums
-    if (c.samples == 1) chunk = smaller(larger(c.rows * c.channels / (kMostLanes * kGradientBlocks), 1), smaller(kChain, c.rows));
+    const i64 wanted = c.samples > 1 ? 1 : c.rows * c.channels / (kMostLanes * kGradientBlocks);
+    chunk = smaller(larger(wanted, 1), smaller(kChain, c.rows));
   } else {  // all blocks at once
     const i64 tiles = ceil_div(c.rows * c.channels, plan->lanes);
     chunk = smaller(smaller(ceil_div(tiles, limits.sm_count * plan->resident), kMostSamples), c.rows);
@@ -115,7 +116,8 @@ int make_plan(const Call& c, bool gradient, const DeviceLimits& limits, Plan* pl
   fft::FilterParams& p = plan->p;
   plan->wide = c.dtype == SPECTRALOPS_F64;
   constexpr i64 kMost = 0x7fffff00;  // samples, channels, points and lanes are counted in 32 bits
-  const bool counted = c.rows <= kMost && c.channels <= kMost && c.n1 <= kMost / c.n2 && c.n1 * c.n2 <= kMost / c.n3;
+  const bool counted =
+      c.rows <= kMost && c.channels <= kMost && c.n1 <= kMost / c.n2 && c.n1 * c.n2 <= kMost / c.n3;
   const i64 sizes[3] = {c.n1, c.n2, c.n3};
   bool fits = counted;
   for (int d = 0; d < 3; ++d) fits = fits && radices(sizes[d], &p.axis[d]);

@@ -1,4 +1,5 @@
-// Which kernel a spectral filter uses, how samples are dealt to blocks, and what stands where in the workspace.
+// Which kernel a spectral filter uses, how samples are dealt to blocks, and what stands where in the
+// workspace.
 #pragma once
 
 #include "cuda/spectral_filter.h"
@@ -12,17 +13,37 @@ namespace gate {
 using Call = spectralops_filter_call;
 
 // ---- launch choices --------------------------------------------------------------------------------------------------
-// Squares that have a kernel of their own in float32: side, channels of a block, blocks of a multiprocessor. A block of 32
-// channels reads whole 128-byte lines; from side 28 on fewer let two blocks share a multiprocessor, one loading while the
-// other computes. The gradient's threads hold the sums as well.
+// Squares that have a kernel of their own in float32: side, channels of a block, blocks of a multiprocessor.
+// A block of 32 channels reads whole 128-byte lines; from side 28 on fewer let two blocks share a
+// multiprocessor, one loading while the other computes; a column of 56 points takes all registers that a
+// thread may have. The gradient's threads hold the sums as well.
 template <int SIDE> struct Squares;
-template <> struct Squares<7> { using Filter = fft::FixedGrid<float, 7, 7, 32, 8>; using Gradient = fft::FixedGrid<float, 7, 7, 32, 6>; };
-template <> struct Squares<8> { using Filter = fft::FixedGrid<float, 8, 8, 32, 6>; using Gradient = fft::FixedGrid<float, 8, 8, 32, 4>; };
-template <> struct Squares<14> { using Filter = fft::FixedGrid<float, 14, 14, 32, 3>; using Gradient = fft::FixedGrid<float, 14, 14, 32, 2>; };
-template <> struct Squares<16> { using Filter = fft::FixedGrid<float, 16, 16, 32, 2>; using Gradient = fft::FixedGrid<float, 16, 16, 16, 3>; };
-template <> struct Squares<28> { using Filter = fft::FixedGrid<float, 28, 28, 8, 3>; using Gradient = fft::FixedGrid<float, 28, 28, 8, 3>; };
-template <> struct Squares<32> { using Filter = fft::FixedGrid<float, 32, 32, 8, 2>; };
-template <> struct Squares<56> { using Filter = fft::FixedGrid<float, 56, 56, 8, 1>; };
+template <> struct Squares<7> {
+  using Filter = fft::FixedGrid<float, 7, 7, 32, 8>;
+  using Gradient = fft::FixedGrid<float, 7, 7, 32, 6>;
+};
+template <> struct Squares<8> {
+  using Filter = fft::FixedGrid<float, 8, 8, 32, 6>;
+  using Gradient = fft::FixedGrid<float, 8, 8, 32, 4>;
+};
+template <> struct Squares<14> {
+  using Filter = fft::FixedGrid<float, 14, 14, 32, 3>;
+  using Gradient = fft::FixedGrid<float, 14, 14, 32, 2>;
+};
+template <> struct Squares<16> {
+  using Filter = fft::FixedGrid<float, 16, 16, 32, 2>;
+  using Gradient = fft::FixedGrid<float, 16, 16, 16, 3>;
+};
+template <> struct Squares<28> {
+  using Filter = fft::FixedGrid<float, 28, 28, 8, 3>;
+  using Gradient = fft::FixedGrid<float, 28, 28, 8, 2>;
+};
+template <> struct Squares<32> {
+  using Filter = fft::FixedGrid<float, 32, 32, 8, 2>;
+};
+template <> struct Squares<56> {
+  using Filter = fft::FixedGrid<float, 56, 56, 8, 1>;
+};
 
 constexpr i64 kMostLanes = 32;
 constexpr i64 kLeastBytes = 32;       // of a block's channels, in the compute type: a sector of memory

@@ -432,14 +432,17 @@ def _(x, grad, indices, outputs, inputs, scaling, backend=None):
 
 @_define(
     "fourier_linear",
-    "fourier_linear_backward(Tensor grad, Tensor x, Tensor spectrum, Tensor indices, Tensor? weight, SymInt outputs, SymInt inputs,"
-    " float scaling, str? backend=None) -> (Tensor, Tensor)",
+    "fourier_linear_backward(Tensor grad, Tensor x, Tensor spectrum, Tensor indices, Tensor? weight, SymInt outputs,"
+    " SymInt inputs, float scaling, str? backend=None) -> (Tensor, Tensor)",
 )
 def _(grad, x, spectrum, indices, weight, outputs, inputs, scaling, backend=None):
     return x.new_empty(x.shape), x.new_empty(spectrum.shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
-@_define("circulant_linear", "circulant_linear(Tensor x, Tensor weight, float scaling, bool transposed, str? backend=None) -> Tensor")
+@_define(
+    "circulant_linear",
+    "circulant_linear(Tensor x, Tensor weight, float scaling, bool transposed, str? backend=None) -> Tensor",
+)
 def _(x, weight, scaling, transposed, backend=None):
     return x.new_empty(x.shape[0], weight.shape[1 if transposed else 0] * weight.shape[2])
 

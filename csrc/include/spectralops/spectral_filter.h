@@ -1,12 +1,15 @@
-// What the kernels of spectral_filter share: their arguments, the grid a lane works on, and points on their way in and out.
+// What the kernels of spectral_filter share: their arguments, the grid a lane works on, and points on their
+// way in and out.
 //
-// A lane owns one channel and works on whole grids of it, one sample after the other; neighbouring lanes own neighbouring
-// channels, so that a warp reads and writes consecutive addresses and shared memory, [cell][lane], without bank conflicts.
-// Lanes are counted through channels and then chunks of samples, so none is idle where 32 does not divide the channels.
+// A lane owns one channel and works on whole grids of it, one sample after the other; neighbouring lanes own
+// neighbouring channels, so that a warp reads and writes consecutive addresses and shared memory,
+// [cell][lane], without bank conflicts. Lanes are counted through channels and then chunks of samples, so
+// none is idle where 32 does not divide the channels.
 //
 // A row along n3 is real: rows a and b of one grid go through one complex transform, Z = A + i B, of which
 //   2 A[k] = Z[k] + conj Z[-k],   2 i B[k] = Z[k] - conj Z[-k].
-// The factor 2 is kept, and is part of the scale 1 / (2 N) that the weight, or the gradient, is multiplied by.
+// The factor 2 is kept, and is part of the scale 1 / (2 N) that the weight, or the gradient, is multiplied
+// by.
 #pragma once
 
 #include "spectralops/fft_conv.h"
@@ -43,8 +46,8 @@ struct FilterParams {
   Axis axis[3];
 };
 
-// Grid number `step` of a lane, which is number `item`; `live` is false where it has none. Made anew for every step: a division
-// costs less than two registers through all the transforms.
+// Grid number `step` of a lane, which is number `item`; `live` is false where it has none. Made anew for
+// every step: a division costs less than two registers through all the transforms.
 struct GridOf {
   int row, channel;
   bool live;

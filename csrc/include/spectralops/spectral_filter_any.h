@@ -1,11 +1,14 @@
-// spectral_filter on grids of one to three dimensions whose sides are products of 2, 3, 5 and 7, where a grid's half spectra fit
-// shared memory: passes of radix 2 to 8 in place, decimated in frequency on the way there and in time on the way back, so that
-// nothing is ever reordered. What stands where is in tables that one small kernel makes for a call.
+// spectral_filter on grids of one to three dimensions whose sides are products of 2, 3, 5 and 7, where a
+// grid's half spectra fit shared memory: passes of radix 2 to 8 in place, decimated in frequency on the way
+// there and in time on the way back, so that nothing is ever reordered. What stands where is in tables that
+// one small kernel makes for a call.
 //
-// Rows 2 q and 2 q + 1 of a grid are pair q, in 2 bins cells: first z = a + i b in time, n3 of them; after the passes along
-// n3 frequency k at place(k); then A[k] there and B[k] in the cell of Z[-k], or after the n3 others where there is none.
+// Rows 2 q and 2 q + 1 of a grid are pair q, in 2 bins cells: first z = a + i b in time, n3 of them; after
+// the passes along n3 frequency k at place(k); then A[k] there and B[k] in the cell of Z[-k], or after the n3
+// others where there is none.
 //
-// Bytes of device memory as in spectral_filter_grid.h; between two passes all the grid goes through shared memory.
+// Bytes of device memory as in spectral_filter_grid.h; between two passes all the grid goes through shared
+// memory.
 #pragma once
 
 #include "spectralops/spectral_filter.h"

@@ -1,10 +1,11 @@
-// spectral_filter on grids of a few fixed sides: a row pair, then a column, in the registers of a thread, and shared memory
-// between them once. Two barriers a grid.
+// spectral_filter on grids of a few fixed sides: a row pair, then a column, in the registers of a thread, and
+// shared memory between them once. Two barriers a grid.
 //
-// Bytes of device memory, s that of an element, B samples: 2 N1 N2 B C s and the weight once, which are the fewest; the weight of
-// a block's channels, N1 bins 8 bytes each, comes from L1 or L2 for every sample. The gradient reads 2 N1 N2 B C s and writes its
-// sums, one of `chunks` for each chunk of samples, and reads them again: 8 N1 bins C bytes each, 2 / chunk of the fewest in
-// float32. A layer norm reads x once more, where L2 has not kept it.
+// Bytes of device memory, s that of an element, B samples: 2 N1 N2 B C s and the weight once, which are the
+// fewest; the weight of a block's channels, N1 bins 8 bytes each, comes from L1 or L2 for every sample. The
+// gradient reads 2 N1 N2 B C s and writes its sums, one of `chunks` for each chunk of samples, and reads them
+// again: 8 N1 bins C bytes each, 2 / chunk of the fewest in float32. A layer norm reads x once more, where L2
+// has not kept it.
 #pragma once
 
 #include "spectralops/spectral_filter.h"
@@ -39,8 +40,8 @@ template <typename E> struct Job {
   static constexpr int NEXT = E::PAIRS * E::PITCH * E::LANES;  // from the first row's cells to the second's
 };
 
-// An address that N loads are relative to. Of many it is unknown to the compiler from every fourth on, which would begin all of
-// them before the first is needed, and spill.
+// An address that N loads are relative to. Of many it is unknown to the compiler from every fourth on, which
+// would begin all of them before the first is needed, and spill.
 template <int N> SO_DEVICE int some_ahead(int at, int step) { return N > 16 && step % 4 == 0 ? hidden(at) : at; }
 
 template <typename E>

@@ -1,6 +1,7 @@
-// Transforms of a few points, natural order in and out, in a thread's registers: N = 2, 3, 4, 5, 7, 8 at once, products of two
-// of them by the theorem of Good and Thomas where they have no common factor (no twiddles: 14 = 2 x 7, 56 = 8 x 7), else by
-// that of Cooley and Tukey. The sign is that of a forward transform; see fft_butterfly.h for the inverse.
+// Transforms of a few points, natural order in and out, in a thread's registers: N = 2, 3, 4, 5, 7, 8 at
+// once, products of two of them by the theorem of Good and Thomas where they have no common factor (no
+// twiddles: 14 = 2 x 7, 56 = 8 x 7), else by that of Cooley and Tukey. The sign is that of a forward
+// transform; see fft_butterfly.h for the inverse.
 #pragma once
 
 #include "spectralops/fft_butterfly.h"
@@ -10,7 +11,8 @@ namespace fft {
 
 constexpr SO_HOST_DEVICE int common_factor(int a, int b) { return b == 0 ? a : common_factor(b, a % b); }
 
-// What is split off N points: the smaller of a power of two and the odd rest, or 4 of a power of two. Fewest registers so.
+// What is split off N points: the smaller of a power of two and the odd rest, or 4 of a power of two. Fewest
+// registers so.
 constexpr SO_HOST_DEVICE int first_factor(int n) {
   int power = 1;
   while (n % (2 * power) == 0) power *= 2;
@@ -25,8 +27,8 @@ constexpr SO_HOST_DEVICE int inverse_of(int a, int m) {
   return 0;
 }
 
-// Where point (i, j) of N = A B stands: exp(-2 pi i k n / N) is then w_A^{q i} w_B^{m j}, times w_N^{q j} where A and B are not
-// coprime.
+// Where point (i, j) of N = A B stands: exp(-2 pi i k n / N) is then w_A^{q i} w_B^{m j}, times w_N^{q j}
+// where A and B are not coprime.
 template <int A, int B> struct Split {
   static constexpr bool coprime = common_factor(A, B) == 1;
   static constexpr SO_HOST_DEVICE int in(int i, int j) { return coprime ? (i * B + j * A) % (A * B) : j + B * i; }
@@ -42,8 +44,8 @@ template <int A, int B> struct SplitTable {  // as tables, which unrolled loops 
   }
 };
 
-// An odd number of points: X_k, X_{N-k} = x_0 + sum_i cos(2 pi i k / N) t_i -+ i sin(2 pi i k / N) d_i with the sums t_i and
-// differences d_i of x_i and x_{N-i}.
+// An odd number of points: X_k, X_{N-k} = x_0 + sum_i cos(2 pi i k / N) t_i -+ i sin(2 pi i k / N) d_i with
+// the sums t_i and differences d_i of x_i and x_{N-i}.
 template <int N, typename C> SO_DEVICE void odd_line(C (&x)[N], C (&y)[N]) {
   constexpr Roots<C, N> root;
   constexpr int HALF = N / 2;

@@ -13,16 +13,17 @@ from torch import Tensor
 from ._core import DTYPES, _pointer, _workspace
 from .._loader import core
 from ..ops.fft_conv_reference import compute_dtype
+from ..ops.istft_head_reference import VARIANTS
 from ..ops.modes import new_grid, new_spectrum
 from ..ops.modes_reference import ACTIVATIONS, wide
 
 NAMES = ("spectral_filter", "spectral_filter_gradient", "mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient")
 KERNELS = {  # what the core has kernels for
-    "cpu": NAMES,
+    "cpu": (*NAMES, "istft_head", "istft_head_backward"),
     "cuda": ("spectral_filter", "spectral_filter_gradient"),
 }
 _WIDE = 600  # modes, up to which products are no slower than the reference's FFT there and back, measured on AVX-512
-_FILTER_WORKSPACE, _MODES_WORKSPACE = 8, 6  # the position of workspace among the fields; workspace_bytes follows
+_FILTER_WORKSPACE, _MODES_WORKSPACE, _ISTFT_WORKSPACE = 8, 6, 5  # the position of workspace among the fields; workspace_bytes follows
 
 
 def unsupported(function: str, *args) -> str | None:
@@ -32,6 +33,8 @@ def unsupported(function: str, *args) -> str | None:
         return f"no kernel for {function} on {device}"
     if any(isinstance(a, Tensor) and a.dtype not in DTYPES for a in args):
         return f"no kernel for {args[0].dtype}"
+    if function in ("istft_head", "istft_head_backward") and not _smooth(args[1 if function == "istft_head" else 2].shape[0]):
+        return "n must be even and of no prime factor but 2, 3 and 5"
     if device == "cpu" and function in ("mode_dft", "mode_idft"):
         modes, last = args[1:3]
         if last:
@@ -64,6 +67,16 @@ def unplannable(function: str, *args) -> str | None:
     if _plannable(x.device.index or 0, gradient, *fields):
         return None
     return f"no CUDA kernel for grids of {' x '.join(map(str, x.shape[1:4]))}"
+
+
+def _smooth(n: int) -> bool:
+    """Whether an even n has no prime factor but 2, 3 and 5."""
+    if n % 2:
+        return False
+    for p in (2, 3, 5):
+        while n % p == 0:
+            n //= p
+    return n == 1
 
 
 def _bits(value: float) -> int:
@@ -156,3 +169,26 @@ def mode_mix_gradient(where, spectrum, grad):
     out = spectrum.new_empty(inputs, grad.shape[1], modes, 2)
     _mix(where, spectrum, None, grad, out, rows, inputs, grad.shape[1], modes, 2, spectrum.dtype)
     return out
+
+
+def _istft(name, where, x, grad, window, scale, y, frames, hop, start, length, variant, limit):
+    given = x if grad is None else grad
+    fields = array("q", (
+        *map(_pointer, (x, grad, window, scale, y)), 0, 0, given.shape[0], frames, window.shape[0], hop, start, length,
+        VARIANTS.index(variant), DTYPES[given.dtype], _bits(limit), *((0,) * 3 if x is None else x.stride()),
+        *((0,) * 2 if grad is None else grad.stride()),
+    ))  # fmt: skip
+    _run(name, "istft_workspace", int(grad is not None), _ISTFT_WORKSPACE, where, fields, given)
+
+
+def istft_head(where, x, window, scale, hop, start, length, variant, limit):
+    y = x.new_empty(x.shape[0], length)
+    _istft("istft_head", where, x, None, window, scale, y, x.shape[1], hop, start, length, variant, limit)
+    return y
+
+
+def istft_head_backward(where, grad, x, window, scale, frames, hop, start, variant, limit):
+    dx = grad.new_empty(grad.shape[0], frames, 2 * (window.shape[0] // 2 + 1))
+    x = None if variant == "cartesian" else x.to(grad.dtype)
+    _istft("istft_head_backward", where, x, grad, window, scale, dx, frames, hop, start, grad.shape[1], variant, limit)
+    return dx

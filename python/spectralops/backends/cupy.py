@@ -62,8 +62,8 @@ def supports(function: str, *args) -> tuple[bool, str]:
     missing, x = _able(), args[0]
     if missing is None and (x.device.type != "cuda" or torch.version.hip):
         missing = f"takes NVIDIA GPU tensors, this one is on {x.device}"
-    if missing is None and function.startswith("fft_conv"):
-        missing = "no kernel for fft_conv"
+    if missing is None and function.startswith(("fft_conv", "spectral_filter")):
+        missing = f"no kernel for {function}"
     missing = missing or _core.unsupported(function, *args) or _core.unplannable(function, *args)
     return missing is None, missing or "compiled by NVRTC for this GPU at the first call"
 

@@ -5,11 +5,11 @@ With x in n blocks and y in m blocks of b, hats for the transforms of the blocks
     y[p, o] = s sum_q sum_i w[p, q, (i - o) mod b] x[q, i],     yhat[p, k] = s sum_q xhat[q, k] conj(what[p, q, k])
 
 Two forms, chosen by b alone: blocks of 1 or 2 are written out and the layer is one product; above, rfft of the blocks, one small
-complex product a frequency, b / 2 times fewer operations, irfft. Two operators, the layer (or its transpose) and the gradient of w,
-are each other's derivatives. Saved: x, w.
+complex product a frequency, b / 2 times fewer operations, irfft. Two operators, the layer (or its transpose) and the
+gradient of w, are each other's derivatives. Saved: x, w.
 
-Fewest bytes, s an element of x: T (n + m) b s + 4 m n b forward. Fewest operations known: T (4 m n b + 2.5 (m + n) b log2 b). PEFT takes
-complex transforms of real blocks, twice the operations, and float32 alone.
+Fewest bytes, s an element of x: T (n + m) b s + 4 m n b forward. Fewest operations known: T (4 m n b + 2.5 (m + n) b
+log2 b). PEFT takes complex transforms of real blocks, twice the operations, and float32 alone.
 
 Source: R. Chen et al., Parameter-Efficient Fine-Tuning via Circular Convolution, 2024 (C3A).
 """
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .batching import rows_or_each
+from .batching import full_precision, rows_or_each
 from .fft_conv_reference import compute_dtype
 from .istft_head import exporting
 
@@ -85,17 +85,20 @@ def linear(x, weight, scaling, transposed, backend=None):
     if x.shape[0] == 0 or weight.numel() == 0:
         return x.new_zeros(x.shape[0], other * b)
     args = (x, weight, scaling, transposed)
-    return backends.select("circulant_linear", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("circulant_linear", backend, *args)(*args)
 
 
 @implement("circulant_linear_gradient")
 def gradient(x, grad, block, scaling, backend=None):
     if x.shape[0] != grad.shape[0] or block < 1 or x.shape[1] % block or grad.shape[1] % block:
-        raise ValueError(f"x {tuple(x.shape)} and grad {tuple(grad.shape)} must have as many rows, and features in blocks of {block}")
+        found = f"x {tuple(x.shape)} and grad {tuple(grad.shape)}"
+        raise ValueError(f"{found} must have as many rows, and features in blocks of {block}")
     if x.numel() == 0 or grad.numel() == 0:
         return x.new_zeros(grad.shape[1] // block, x.shape[1] // block, block, dtype=compute_dtype(x))
     args = (x, grad, block, scaling)
-    return backends.select("circulant_linear_gradient", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("circulant_linear_gradient", backend, *args)(*args)
 
 
 register_vmap("circulant_linear")(rows_or_each(linear, (0,)))
@@ -164,8 +167,8 @@ def circulant_linear(x: Tensor, weight: Tensor, *, scaling: float = 1.0, backend
     Re fft(einsum("..nb,mnb->..mb", ifft(x), fft(w))) of the published code.
 
     Derivatives of every order are the same two operators. Saved: x and weight. Deterministic. torch.export and torch.onnx get the
-    matrix written out and one product. Autocast: takes what it is given. NaN spreads over its token, and in the first form over the
-    sums it enters alone. Errors: TypeError for dtypes, ValueError for shapes and devices.
+    matrix written out and one product. Autocast: takes what it is given. NaN spreads over its token, and in the first
+    form over the sums it enters alone. Errors: TypeError for dtypes, ValueError for shapes and devices.
     """
     _check.tensor("x", x)
     _check.tensor("weight", weight)

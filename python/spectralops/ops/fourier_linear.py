@@ -1,10 +1,11 @@
 """`fourier_linear`: the linear layer of FourierFT, y = x (W + dW)^T + b with dW of n frequencies, mostly without ever making dW.
 
 Two operators, the layer (or its transpose) and the gradient of the spectrum, are each other's derivatives, so every order of
-derivative is the same code (fourier_linear_reference.py); a third gives both gradients of a first backward pass at once. Saved: x, spectrum, W.
+derivative is the same code (fourier_linear_reference.py); a third gives both gradients of a first backward pass at
+once. Saved: x, spectrum, W.
 
-Fewest bytes, s an element of x: (T (I + O) + I O) s forward. Fewest operations known: T (2 I O + 2.5 (I log2 I + O log2 O) + 4 n); PEFT
-makes dW at every call, 5 I O log2(I O) operations on complex numbers, and multiplies twice.
+Fewest bytes, s an element of x: (T (I + O) + I O) s forward. Fewest operations known: T (2 I O + 2.5 (I log2 I + O
+log2 O) + 4 n); PEFT makes dW at every call, 5 I O log2(I O) operations on complex numbers, and multiplies twice.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.autograd import Function
 from . import fourier_linear_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .batching import rows_or_each
+from .batching import full_precision, rows_or_each
 from .fft_conv_reference import compute_dtype
 from .istft_head import exporting
 
@@ -43,7 +44,8 @@ def linear(x, spectrum, indices, weight, bias, outputs, inputs, scaling, transpo
     if x.shape[0] == 0:
         return x.new_empty(0, inputs if transposed else outputs)
     args = (x, spectrum, indices, weight, bias, outputs, inputs, scaling, transposed)
-    return backends.select("fourier_linear", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("fourier_linear", backend, *args)(*args)
 
 
 @implement("fourier_linear_gradient")
@@ -52,7 +54,8 @@ def gradient(x, grad, indices, outputs, inputs, scaling, backend=None):
     if tuple(x.shape[1:]) != (inputs,) or tuple(grad.shape) != (x.shape[0], outputs) or indices.shape[0] != 2:
         raise ValueError(f"x {tuple(x.shape)} and grad {tuple(grad.shape)} must be (T, {inputs}) and (T, {outputs})")
     args = (x, grad, indices, outputs, inputs, scaling)
-    return backends.select("fourier_linear_gradient", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("fourier_linear_gradient", backend, *args)(*args)
 
 
 @implement("fourier_linear_backward")
@@ -62,9 +65,10 @@ def both(grad, x, spectrum, indices, weight, outputs, inputs, scaling, backend=N
     if tuple(grad.shape) != (x.shape[0], outputs):
         raise ValueError(f"grad must have shape {(x.shape[0], outputs)}; got {tuple(grad.shape)}")
     if x.shape[0] == 0:
-        return torch.empty_like(x, memory_format=torch.contiguous_format), spectrum.new_zeros(spectrum.shape, dtype=compute_dtype(x))
+        return x.new_empty(x.shape), spectrum.new_zeros(spectrum.shape, dtype=compute_dtype(x))
     args = (grad, x, spectrum, indices, weight, outputs, inputs, scaling)
-    return backends.select("fourier_linear_backward", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("fourier_linear_backward", backend, *args)(*args)
 
 
 register_vmap("fourier_linear_backward")(rows_or_each(both, (0, 1), lambda args: False))
@@ -150,7 +154,8 @@ def fourier_linear(
     bias: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    r"""Linear layer with FourierFT's update, :math:`y = x (W + s \,\mathrm{Re}\,\mathrm{ifft2}(D))^T + b`, D zero but for n entries.
+    r"""Linear layer with FourierFT's update, :math:`y = x (W + s \,\mathrm{Re}\,\mathrm{ifft2}(D))^T + b`, D zero but
+    for n entries.
 
     Args:
         x: (..., I), float16, bfloat16, float32 or float64, any strides, empty allowed.
@@ -160,14 +165,15 @@ def fourier_linear(
         weight: W, (O, I), or None for the update alone. bias: (O,) or None.
         backend: None or "reference".
 
-    Returns y (..., O) in x's dtype. The update is computed in float32 (float64 for float64); x W^T is torch's product in x's dtype, and
-    one product with W + dW where the weight's dtype is the compute dtype and tokens are many.
+    Returns y (..., O) in x's dtype. The update is computed in float32 (float64 for float64); x W^T is torch's product
+    in x's dtype, and one product with W + dW where the weight's dtype is the compute dtype and tokens are many.
 
-    The form is chosen by the sizes alone, from measured costs: transforms of x and y around a gather and scatter of the n entries, or
-    dW by one irfft2. On a CPU dW is kept with `spectrum` while that has the same values; it is found again for the next micro-batch,
-    and is never used for other values, whoever wrote them. The gradient of spectrum always takes the first form.
-    Derivatives of every order in x, spectrum, weight and bias. Saved: x, spectrum, weight. Deterministic where indices are distinct.
-    torch.export and torch.onnx get products with real tables. Autocast: takes what it is given.
+    The form is chosen by the sizes alone, from measured costs: transforms of x and y around a gather and scatter of
+    the n entries, or dW by one irfft2. On a CPU dW is kept with `spectrum` while that has the same values; it is
+    found again for the next micro-batch, and is never used for other values, whoever wrote them. The gradient of
+    spectrum is taken in either form. Derivatives of every order in x, spectrum, weight and bias. Saved: x, spectrum,
+    weight. Deterministic where indices are distinct. torch.export and torch.onnx get products with real tables.
+    Autocast: takes what it is given.
     Errors: TypeError for dtypes, ValueError for shapes, devices and indices out of range.
 
     Source: Z. Gao et al., Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, ICML 2024 (FourierFT).

@@ -1,11 +1,12 @@
 """`imdct_head`: the IMDCT heads of Vocos, from MDCT coefficients to audio by one product with the matrix of the DCT-IV.
 
-A frame of 2 N samples from N coefficients (N even), with the window w and c_m = sqrt(2 / N) sum_k X_k cos(pi (m + 1/2)(k + 1/2) / N):
+A frame of 2 N samples from N coefficients (N even), with the window w and c_m = sqrt(2 / N) sum_k X_k cos(pi (m +
+1/2)(k + 1/2) / N):
 
     f[n] = w[n] sqrt(2 / N) sum_k X_k cos(pi (n + 1/2 + N/2)(k + 1/2) / N) = w[n] (c'', -c'' reversed, -c' reversed, -c')[n]
 
-c = (c', c''): half of the 2 N values repeat the others, so N x N products suffice; frames follow N samples apart and are added. The
-published head takes a complex FFT of 2 N points between two products with complex tables, and a fold.
+c = (c', c''): half of the 2 N values repeat the others, so N x N products suffice; frames follow N samples apart and
+are added. The published head takes a complex FFT of 2 N points between two products with complex tables, and a fold.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
+from .batching import full_precision
 from .fft_conv_reference import compute_dtype
 
 VARIANTS = ("plain", "symexp", "cos")
@@ -65,19 +67,21 @@ def imdct_head(
     variant: str = "plain",
     max_magnitude: float | None = None,
 ) -> Tensor:
-    r"""MDCT coefficients of L frames to audio, :math:`\sqrt{2/N} \sum_k X_k \cos(\pi (n + (N + 1)/2)(k + 1/2)/N)` windowed and added.
+    r"""MDCT coefficients of L frames to audio, :math:`\sqrt{2/N} \sum_k X_k \cos(\pi (n + (N + 1)/2)(k + 1/2)/N)`
+    windowed and added.
 
     Args:
         x: (B, L, N), N = frame_len / 2; (B, L, 2 N) with variant "cos". float16, bfloat16, float32 or float64, any strides.
         frame_len: 2 N, a multiple of 4.
         padding: "same": N / 2 samples are cut at both ends, L N remain. "center": N, (L - 1) N remain.
         window: (frame_len,), differentiable; None: the sine window, with which the MDCT reconstructs perfectly.
-        variant: "plain": X = x. "symexp": X = sign(x) (exp|x| - 1), at most max_magnitude. "cos": X = min(exp(a), max_magnitude) cos(b),
-            x = (a, b).
+        variant: "plain": X = x. "symexp": X = sign(x) (exp|x| - 1), at most max_magnitude. "cos": X = min(exp(a),
+            max_magnitude) cos(b), x = (a, b).
         max_magnitude: None: 100, the published bound; math.inf: none.
 
-    Returns (B, samples) in x's dtype, computed in float32 (float64 for float64). Plain PyTorch, one matrix product: derivatives of
-    every order, compile and export as MatMul. Deterministic. Errors: TypeError for dtypes, ValueError for shapes and devices.
+    Returns (B, samples) in x's dtype, computed in float32 (float64 for float64). Plain PyTorch, one matrix product:
+    derivatives of every order, compile and export as MatMul. Deterministic. Errors: TypeError for dtypes, ValueError
+    for shapes and devices.
 
     Source: H. Siuzdak, Vocos, 2023 (IMDCTSymExpHead, IMDCTCosHead); J. Princen and A. Bradley, 1986.
     """
@@ -91,7 +95,8 @@ def imdct_head(
     size, dtype = frame_len // 2, compute_dtype(x)
     channels = 2 * size if variant == "cos" else size
     if x.dim() != 3 or x.shape[2] != channels or x.shape[1] < 1:
-        raise ValueError(f"x must have shape (B, L, {channels}), L at least 1, for frame_len = {frame_len}; got {_check.shape(x)}")
+        wanted = f"(B, L, {channels}), L at least 1, for frame_len = {frame_len}"
+        raise ValueError(f"x must have shape {wanted}; got {_check.shape(x)}")
     matrix, default = tables(size, dtype, x.device)
     if window is not None:
         _check.tensor("window", window)
@@ -100,7 +105,8 @@ def imdct_head(
         if tuple(window.shape) != (frame_len,):
             raise ValueError(f"window must have shape ({frame_len},); got {_check.shape(window)}")
     w = default if window is None else window.to(dtype)
-    c = coefficients(x.to(dtype), variant, 100.0 if max_magnitude is None else float(max_magnitude)) @ matrix  # (B, L, N)
+    with full_precision(x):
+        c = coefficients(x.to(dtype), variant, 100.0 if max_magnitude is None else float(max_magnitude)) @ matrix  # (B, L, N)
     low, high = c[..., : size // 2], c[..., size // 2 :]
     first = torch.cat([high, -high.flip(-1)], -1) * w[:size]
     second = torch.cat([low.flip(-1), low], -1) * -w[size:]

@@ -3,8 +3,8 @@
 Two operators run it, the head and its gradient; with the variant "cartesian" they are linear and adjoint to each other, and the
 other variants are that after pointwise functions: this is how second derivatives are taken (istft_head_reference.py). Saved: x.
 
-Fewest bytes, s an element of x: forward B (2 K L + T) s, backward B (4 K L + T) s, T = L hop. Fewest operations known: 2.5 n log2 n
-a frame and the transcendental functions, against 5 n log2 n and two sums by fold in the published head.
+Fewest bytes, s an element of x: forward B (2 K L + T) s, backward B (4 K L + T) s, T = L hop. Fewest operations
+known: 2.5 n log2 n a frame and the transcendental functions, against 5 n log2 n and two sums by fold in the published head.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from . import istft_head_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .batching import rows_or_each
+from .batching import full_precision, rows_or_each
 from .fft_conv_reference import compute_dtype
 
 _NOLA = 1e-11  # the least sum of squared windows that may be divided by, torch.istft's
@@ -42,8 +42,8 @@ class _Window:
         if found is None:
             e = spec.envelope(self.whole, frames, hop)[start : start + length]
             if not bool((e > _NOLA).all()):
-                raise ValueError(f"window: the sum of its squares over frames {hop} apart vanishes within the result, which cannot be"
-                                 " normalised; take a longer window, a shorter hop_length or padding 'center'")  # fmt: skip
+                raise ValueError(f"window: the sum of its squares over frames {hop} apart vanishes within the result, which"
+                                 " cannot be normalised: a longer window, a shorter hop_length or padding 'center' can")  # fmt: skip
             found = self.scales[key] = e.reciprocal()
             while len(self.scales) > 16:
                 self.scales.popitem(last=False)
@@ -72,9 +72,9 @@ def _window(window: Tensor | None, n: int, size: int, dtype: torch.dtype, device
 
 def _check_call(window, n, size, hop, start, length, frames, channels) -> None:
     """The sizes that a kernel trusts: a trace or a graph may bring others than the public function saw."""
-    if channels != 2 * spec.bins(n) or not 1 <= size <= n or not 1 <= hop <= n or window is not None and tuple(window.shape) != (size,):
-        raise ValueError(f"x of {channels} channels and a window of {size if window is None else tuple(window.shape)} do not fit frames of"
-                         f" {n} samples, {hop} apart")  # fmt: skip
+    found = (size,) if window is None else tuple(window.shape)
+    if channels != 2 * spec.bins(n) or not 1 <= size <= n or not 1 <= hop <= n or found != (size,):
+        raise ValueError(f"x of {channels} channels and a window of {found} do not fit frames of {n} samples, {hop} apart")
     if frames < 1 or start < 0 or length < 0 or start + length > (frames - 1) * hop + n:
         raise ValueError(f"{frames} frames of {n} samples, {hop} apart, have no samples {start} to {start + length}")
 
@@ -88,7 +88,8 @@ def head(x, window, n, size, hop, start, length, normalize, variant, limit, back
     kept = _window(window, n, size, compute_dtype(x), x.device)
     scale = kept.scale(x.shape[1], hop, start, length) if normalize else None
     args = (x, kept.whole, scale, hop, start, length, variant, limit)
-    return backends.select("istft_head", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("istft_head", backend, *args)(*args)
 
 
 @implement("istft_head_backward")
@@ -104,7 +105,8 @@ def head_backward(grad, x, window, n, size, frames, hop, start, normalize, varia
     kept = _window(window, n, size, compute_dtype(grad), grad.device)
     scale = kept.scale(frames, hop, start, length) if normalize else None
     args = (grad, x, kept.whole, scale, frames, hop, start, variant, limit)
-    return backends.select("istft_head_backward", backend, *args)(*args)
+    with full_precision(args[0]):
+        return backends.select("istft_head_backward", backend, *args)(*args)
 
 
 register_vmap("istft_head")(rows_or_each(head, (0,)))
@@ -238,8 +240,9 @@ def checked(n_fft, hop_length, win_length, window, variant, max_magnitude, backe
 
 def check_x(x: Tensor, n_fft: int, window: Tensor | None) -> None:
     _check.tensor("x", x)
-    if x.dim() != 3 or x.shape[2] != 2 * spec.bins(n_fft) or x.shape[1] < 1:
-        raise ValueError(f"x must have shape (B, L, {2 * spec.bins(n_fft)}), L at least 1, for n_fft = {n_fft}; got {_check.shape(x)}")
+    channels = 2 * spec.bins(n_fft)
+    if x.dim() != 3 or x.shape[2] != channels or x.shape[1] < 1:
+        raise ValueError(f"x must have shape (B, L, {channels}), L at least 1, for n_fft = {n_fft}; got {_check.shape(x)}")
     if window is not None:
         _check.coefficients_dtype("window", window, "x", x)
         _check.same_device("x", x, window=window)
@@ -258,7 +261,8 @@ def istft_head(
     export: bool | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    r"""Magnitude and phase to audio: :math:`y = \mathrm{ISTFT}(\min(e^a, m)\, e^{i\varphi})`, normalised by the window's envelope.
+    r"""Magnitude and phase to audio: :math:`y = \mathrm{ISTFT}(\min(e^a, m)\, e^{i\varphi})`, normalised by the
+    window's envelope.
 
     Args:
         x: (B, L, 2 K), K = n_fft // 2 + 1, the output of a network for L frames: channels 0 .. K - 1 are the logarithm a of the
@@ -269,8 +273,8 @@ def istft_head(
             "center": n_fft // 2 at both ends, (L - 1) hop_length remain, as torch.istft(center=True) of even n_fft.
         win_length: of the window, which is centred in the frame; None: n_fft.
         window: (win_length,), not differentiated; None: the periodic Hann window.
-        variant: "vocos": phase b. "istftnet" (iSTFTNet, HiFTNet): phase sin(b), magnitude unbounded. "cartesian": the channels are
-            real and imaginary part.
+        variant: "vocos": phase b. "istftnet" (iSTFTNet, HiFTNet): phase sin(b), magnitude unbounded. "cartesian": the
+            channels are real and imaginary part.
         max_magnitude: m; None: 100 for "vocos", no bound otherwise. CosyVoice's head is "istftnet" with 100.
         export: the form of standard operations, one ConvTranspose1d with a real weight. None: while torch.export, torch.onnx or
             torch.jit.trace runs.
@@ -279,8 +283,8 @@ def istft_head(
     Returns y (B, samples) in x's dtype, computed in float32 (float64 for float64) and rounded once. The imaginary parts at zero
     and at the Nyquist frequency have no effect. NaN spreads over the samples of its frame and no further.
 
-    The envelope's inverse depends on the window, n_fft, hop_length, padding and L alone and is kept for the last 16 L of a window,
-    as long as this tensor lives and is not written to; that it nowhere vanishes is tested when it is made.
+    The envelope's inverse depends on the window, n_fft, hop_length, padding and L alone and is kept for the last 16 L
+    of a window, as long as this tensor lives and is not written to; that it nowhere vanishes is tested when it is made.
     Saved for backward: x. Derivatives of every order; where the magnitude is bounded it has none in a. Deterministic.
     Errors: TypeError for dtypes, ValueError for shapes, devices and a window whose envelope vanishes.
 

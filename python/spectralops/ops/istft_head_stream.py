@@ -1,7 +1,7 @@
 """Streaming `istft_head`: `istft_head_state` and `istft_head_step` give in blocks of frames the samples of one call.
 
-After L frames the samples t < L hop are final; what later frames add to is kept as sums, of windowed frames and of squared windows,
-n - hop numbers a row. Samples that the end of a stream would cut are held back until the end is known.
+After L frames the samples t < L hop are final; what later frames add to is kept as sums, of windowed frames and of
+squared windows, n - hop numbers a row. Samples that the end of a stream would cut are held back until the end is known.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class ISTFTHeadState:
         self._n, self._hop, self._start, self._window, self._size = n, hop, start, window, size
         self._variant, self._limit, self._backend, self.batch = variant, limit, backend, batch
         self.dtype, self.finished, self.frames = like.dtype, False, 0
-        w = torch.hann_window(size, dtype=compute_dtype(like), device=like.device) if window is None else window.to(compute_dtype(like))
+        dtype = compute_dtype(like)
+        w = torch.hann_window(size, dtype=dtype, device=like.device) if window is None else window.to(dtype)
         self._whole = F.pad(w, ((n - size) // 2, n - size - (n - size) // 2))
         self._at = 0  # the position of pending's first sample, before any is cut
         self.pending, self._envelope = self._whole.new_zeros(batch, 0), self._whole.new_zeros(0)
@@ -101,8 +102,9 @@ def istft_head_state(
 def istft_head_step(x: Tensor, state: ISTFTHeadState, *, last: bool = False) -> Tensor:
     """The samples that the next frames x (B, l, 2 K), l >= 0, make final, (B, any number of them); with `last` all that remain.
 
-    Concatenated, the results of a stream are those of one call of :func:`istft_head` on all its frames, up to the rounding of sums
-    of neighbouring frames. Changes `state` (``state.clone()`` keeps one). For inference: no gradient is recorded.
+    Concatenated, the results of a stream are those of one call of :func:`istft_head` on all its frames, up to the
+    rounding of sums of neighbouring frames. Changes `state` (``state.clone()`` keeps one). For inference: no gradient
+    is recorded.
     """
     if not isinstance(state, ISTFTHeadState):
         raise TypeError(f"state must come from istft_head_state; got {type(state).__name__}")
@@ -114,8 +116,8 @@ def istft_head_step(x: Tensor, state: ISTFTHeadState, *, last: bool = False) -> 
     elif x.dim() != 3 or x.shape[2] != 2 * spec.bins(state._n):
         raise ValueError(f"x must have shape (B, l, {2 * spec.bins(state._n)}); got {_check.shape(x)}")
     if x.shape[0] != state.batch or x.dtype != state.dtype or x.device != state.pending.device:
-        raise ValueError(f"x must have {state.batch} rows of {state.dtype} on {state.pending.device}, as state; got {_check.shape(x)},"
-                         f" {x.dtype}, {x.device}")  # fmt: skip
+        raise ValueError(f"x must have {state.batch} rows of {state.dtype} on {state.pending.device}, as state; got"
+                         f" {_check.shape(x)}, {x.dtype}, {x.device}")  # fmt: skip
     if x.shape[1]:
         state._add(x)
     total = (state.frames - 1) * state._hop + state._n

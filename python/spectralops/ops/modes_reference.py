@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fft_conv_reference import compute_dtype
+from .plain import exporting, no_autocast
 from .spectral_filter_reference import real_ends
 
 ACTIVATIONS = ("identity", "gelu")
@@ -67,7 +68,8 @@ def _turned(re: Tensor, im: Tensor | None, cos: Tensor, sin: Tensor, d: int) -> 
     """(re + i im) (.., N_d at dimension d, ..) times exp(-i theta_d), summed over n: (.., M_d, ..)."""
 
     def along(t, matrix):
-        return torch.tensordot(t, matrix, dims=([d], [1])).movedim(-1, d)
+        with no_autocast(t):  # which would narrow the product
+            return torch.tensordot(t, matrix, dims=([d], [1])).movedim(-1, d)
 
     if im is None:
         return along(re, cos), -along(re, sin)
@@ -75,9 +77,10 @@ def _turned(re: Tensor, im: Tensor | None, cos: Tensor, sin: Tensor, d: int) -> 
 
 
 def wide(modes: Modes) -> bool:
-    """Whether a fast transform of the whole grid, of which the rest is dropped, is cheaper than products with the kept modes alone."""
+    """Whether a fast transform of the whole grid, of which the rest is dropped, is cheaper than products with the kept modes alone;
+    what is exported has products, which are standard and real."""
     half = 0 <= modes.starts[2] and modes.starts[2] + modes.counts[2] <= modes.sizes[2] // 2 + 1
-    return half and any(n > 64 and 4 * m > n for m, n in zip(modes.counts, modes.sizes))
+    return not exporting() and half and any(n > 64 and 4 * m > n for m, n in zip(modes.counts, modes.sizes))
 
 
 def _fast_dft(x: Tensor, modes: Modes, first: int) -> Tensor:

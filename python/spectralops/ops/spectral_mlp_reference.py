@@ -50,6 +50,8 @@ def _fold_bias(b: Tensor) -> Tensor:
 def _act(a: Tensor, activation: str) -> Tensor:
     if activation == "identity":
         return a
+    if activation == "relu":
+        return a.relu_()  # whose derivative needs the result alone
     return torch.tanh(a) if activation == "tanh" else getattr(F, activation)(a)
 
 

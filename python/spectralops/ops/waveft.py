@@ -28,7 +28,8 @@ def _checked(spectrum, indices, out_features, in_features, scaling) -> None:
     _check.tensor("indices", indices, (torch.int64,))
     _check.same_device("spectrum", spectrum, indices=indices)
     if spectrum.dim() != 1 or tuple(indices.shape) != (2, spectrum.shape[0]):
-        raise ValueError(f"indices must have shape (2, n) for spectrum (n,); got {_check.shape(indices)} and {_check.shape(spectrum)}")
+        found = f"{_check.shape(indices)} and {_check.shape(spectrum)}"
+        raise ValueError(f"indices must have shape (2, n) for spectrum (n,); got {found}")
     for name, size in (("out_features", out_features), ("in_features", in_features)):
         if _check.integer(name, size) < 1:
             raise ValueError(f"{name} must be positive; got {size}")
@@ -60,8 +61,8 @@ def waveft_linear(x: Tensor, spectrum: Tensor, indices: Tensor, *, out_features:
             under 16-bit x.
 
     Returns (..., O) in x's dtype, computed in float32 (float64 for float64) and rounded once. Plain PyTorch: derivatives of every
-    order, compile, export. The form is chosen by sizes alone; on a GPU it is always the matrix, whose gradient needs no atomic sum.
-    Deterministic. Errors: TypeError for dtypes, ValueError for shapes and devices.
+    order, compile, export. The form is chosen by sizes alone; on a GPU it is always the matrix, whose gradient needs
+    no atomic sum. Deterministic. Errors: TypeError for dtypes, ValueError for shapes and devices.
     """
     _check.tensor("x", x)
     _check.same_device("x", x, spectrum=spectrum if isinstance(spectrum, Tensor) else None)

@@ -109,11 +109,12 @@ def examples(op: str, dtype: torch.dtype) -> list[Example]:
         return _spectral_conv_examples(dtype, label)
     if op in _PARAMETERS or op in ("poly_norm", "fan", "fourier_features", "wavelet_linear"):
         return _activation_examples(op, dtype, label)
-    if op == "mittag_leffler":
-        raise ValueError("mittag_leffler is plain PyTorch: there is no kernel to inspect")
+    if op in _PLAIN:
+        raise ValueError(f"{op} is plain PyTorch: there is no kernel to inspect")
     raise ValueError(f"op must be one of {', '.join(OPS)}; got {op!r}")
 
 
+_PLAIN = ("mittag_leffler", "istft_head", "imdct_head", "fourier_linear", "circulant_linear", "waveft_linear")
 # The elementwise activations: parameters of each.
 _PARAMETERS = {"snake": 1, "sine": 1, "spder": 0, "cauchy": 3, "poly_relu": 4, "square_wave": 1, "wire": 2}
 

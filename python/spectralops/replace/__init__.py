@@ -68,11 +68,12 @@ def replace(
     Args:
         model: any module; shared instances are replaced once and reported under each of their paths.
         ops: "all", or names of ops ("rational", "hadamard_transform", "kan_linear", "wavelet_linear", "fft_conv",
-            "spectral_conv", "spectral_filter", "spectral_mlp", "fourier_mix")
-            or of packages ("rational-activations", "compressed-tensors", "pykan", "efficient-kan", "fast-kan",
-            "faster-kan", "ChebyKAN", "FourierKAN", "Wav-KAN", "kat_rational", "flash-linear-attention", "s4",
-            "safari", "flash-fft-conv", "neuraloperator", "transformers" (FNet), "GFNet"
-            (SpectFormer and Surya too), "AFNO" (PhysicsNeMo, FourCastNet, DPOT, AFFNet too)).
+            "spectral_conv", "spectral_filter", "spectral_mlp", "fourier_mix", "istft_head", "imdct_head", "fourier_linear",
+            "circulant_linear", "waveft_linear") or of packages ("rational-activations", "compressed-tensors", "pykan",
+            "efficient-kan", "fast-kan", "faster-kan", "ChebyKAN", "FourierKAN", "Wav-KAN", "kat_rational",
+            "flash-linear-attention", "s4", "safari", "flash-fft-conv", "neuraloperator", "transformers" (FNet, codec heads),
+            "GFNet" (SpectFormer too), "AFNO" (PhysicsNeMo, FourCastNet, DPOT, AFFNet too), "peft" (FourierFT, WaveFT, C3A),
+            "vocos").
         example: an input of the model (a tensor, a tuple of arguments or a dict of keyword arguments).
             The model is run on it once, without gradients, and what reaches each module is used to
             verify it, besides random data; buffers and random state are put back.
@@ -83,7 +84,7 @@ def replace(
         allow_hooks: replace modules that have forward or backward hooks; they go on running, but what
             they do is not verified.
         fix_gradients: replace modules whose own backward is not the derivative of their forward
-            (faster-kan) too. Outputs stay; gradients become those of the formula and training goes
+            (faster-kan, PEFT's C3A) too. Outputs stay; gradients become those of the formula and training goes
             another way than before, so this is never done unasked.
 
     Raises:

@@ -17,14 +17,16 @@ from .hyena import Hyena
 from .kat_rational import KATRational
 from .matcher import Matcher
 from .neuraloperator import NeuralOperatorSpectralConv
+from .peft import PEFTC3A, PEFTFourierFT, PEFTWaveFT
 from .pykan import Pykan, PykanLayer
 from .rational_activations import RationalActivations
 from .s4 import S4DMinimal, S4FFTConv
+from .vocos import TransformersISTFTHead, VocosIMDCT, VocosISTFT, VocosISTFTHead
 from .wav_kan import WavKAN
 
 MATCHERS: list[Matcher] = [
     RationalActivations(), KATRational(), CompressedTensorsHadamard(), Pykan(), PykanLayer(), EfficientKAN(), FastKAN(),
     FasterKAN(), ChebyKAN(), FourierKAN(), WavKAN(), FLALongConvolution(), FLAImplicitLongConvolution(), S4DMinimal(),
-    S4FFTConv(), Hyena(), FlashFFTConv(), NeuralOperatorSpectralConv(), FNet(),
-    GlobalFilter(), AFNO(),
+    S4FFTConv(), Hyena(), FlashFFTConv(), NeuralOperatorSpectralConv(), FNet(), GlobalFilter(), AFNO(), PEFTFourierFT(),
+    PEFTWaveFT(), PEFTC3A(), VocosISTFTHead(), VocosISTFT(), VocosIMDCT(), TransformersISTFTHead(),
 ]  # fmt: skip

@@ -101,13 +101,14 @@ def _compare(module: nn.Module, plan: Plan, args: tuple, kwargs: dict) -> Eviden
     narrow = None
     if any(q is not None and q.dtype == torch.float64 for q in old.values()):
         narrow = _run(formula, _copy(same).float(), args, kwargs, torch.float32)
-    if plan.formula is not None:
-        limit = max(torch.finfo(was.dtype).eps for was in old.values() if was is not None) ** 0.5  # of the coarsest among them
+    if plan.formula is not None:  # to half the digits of the coarsest dtype that takes part
+        parts = [t for t in (*args, *kwargs.values(), *same.parameters()) if isinstance(t, Tensor) and t.is_floating_point()]
+        coarse = max((torch.finfo(t.dtype).eps for t in parts), default=0.0)
         for name, was in old.items():
             exact = truth.get(name)
             comparable = was is not None and exact is not None and was.shape == exact.shape
             off = relative_l2(was, exact) if comparable else 0.0
-            if off > limit:
+            if was is not None and off > max(torch.finfo(was.dtype).eps, coarse) ** 0.5:
                 return Evidence(failure=f"{name}: the original is off its formula by {off:.2e}")
     return _judge(old, new, truth, narrow)
 
