@@ -38,8 +38,8 @@ def box(modes):
 @pytest.mark.parametrize("layout", ["neuralop", "corner"])
 @pytest.mark.parametrize(
     "grid, modes, out",
-    [((9,), (6,), None), ((8,), (8,), (11,)), ((8, 7), (4, 6), None), ((7, 8), (4, 8), (5, 6)), ((6, 5), (6, 4), (9, 12)), ((5, 4, 6), (4, 2, 4), None),
-     ((4, 4), (8, 8), None)],
+    [((9,), (6,), None), ((8,), (8,), (11,)), ((8, 7), (4, 6), None), ((7, 8), (4, 8), (5, 6)), ((6, 5), (6, 4), (9, 12)),
+     ((5, 4, 6), (4, 2, 4), None), ((4, 4), (8, 8), None)],
 )  # fmt: skip
 def test_direct_sum(grid, modes, out, layout, backend):
     x, w = torch.randn(2, 3, *grid, dtype=D), torch.randn(3, 2, *box(modes), 2, dtype=D)

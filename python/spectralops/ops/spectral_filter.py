@@ -303,8 +303,8 @@ def _weight(weight: Tensor, z: Tensor, count: int) -> Tensor:
     per_sample = weight.dim() == count + 3
     grid, groups = tuple(weight.shape[per_sample:-2]), weight.shape[-2] if weight.dim() > 1 else 0
     if weight.dim() not in (count + 2, count + 3) or grid != half or per_sample and weight.shape[0] not in (1, b):
-        raise ValueError(f"weight must have shape ({', '.join(map(str, half))}, C or a divisor of it, 2), or with {b} samples in front, for this x"
-                         f" and dims; got {_check.shape(weight)}")  # fmt: skip
+        raise ValueError(f"weight must have shape ({', '.join(map(str, half))}, C or a divisor of it, 2), or with {b} samples in"
+                         f" front, for this x and dims; got {_check.shape(weight)}")  # fmt: skip
     if groups < 1 and c > 0 or groups > 0 and c % groups:
         raise ValueError(f"weight has {groups} channels, which do not divide the {c} of x")
     samples = weight.shape[0] if per_sample else 1
