@@ -128,8 +128,8 @@ def _modes(name, where, x, skip, bias, grad, spectrum, y, modes, last, scale, do
     grid = x if x is not None else y
     fields = array("q", (
         *map(_pointer, (x, skip, bias, grad, spectrum, y)), 0, 0, grid.shape[0], grid.shape[4 if last else 1],
-        *modes.sizes, *modes.counts, *modes.starts, *modes.shifts, int(last), int(doubled), ACTIVATIONS.index(activation) and 2, DTYPES[dtype],
-        _bits(scale), *_grid_strides(x, last), *_grid_strides(skip, last), *_grid_strides(grad, last),
+        *modes.sizes, *modes.counts, *modes.starts, *modes.shifts, int(last), int(doubled),
+        ACTIVATIONS.index(activation) and 2, DTYPES[dtype], _bits(scale), *_grid_strides(x, last), *_grid_strides(skip, last), *_grid_strides(grad, last),
     ))  # fmt: skip
     _run(name, "modes_workspace", int(name == "mode_idft"), _MODES_WORKSPACE, where, fields, grid)
 

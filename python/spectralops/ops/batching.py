@@ -1,18 +1,9 @@
-"""What operators share around their calls: the batching rule of independent problems (rows are merged where only rows are batched,
-else one call each), and the guard against autocast."""
+"""The batching rule of operators whose problems are independent: rows are merged where only rows are batched, else one call each."""
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
-
-
-def full_precision(x: Tensor):
-    """Autocast must not round what an operator computes inside: transforms and their tables."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
 
 
 def rows_or_each(op, rows: tuple[int, ...], alone=lambda args: True):

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from .. import _check, backends
-from .._ops import traced_transform
 from .fft_conv_reference import compute_dtype
 from .modes import mode_dft, mode_idft
 from .modes_reference import Modes
+from .plain import formula
 from .spectral_contract import Weight, contract
 from .spectral_filter import as_real
 
@@ -126,7 +126,8 @@ def parse_weight(weight, rank: int, factorization: str | None) -> Weight:
             if _fits(kind, order, tensors, ranks):
                 return Weight(kind, separable, tensors)
     raise ValueError("weight must be the factors of a CP (weights (R,), then (size, R) each), Tucker (core, then (size, rank) each)"
-                     f" or TT ((r, size, r') each) tensor (Ci, Co, m1, .., m{rank}) or, separable, (C, m1, .., m{rank}); got shapes {[_check.shape(t) for t in tensors]}")  # fmt: skip
+                     f" or TT ((r, size, r') each) tensor (Ci, Co, m1, .., m{rank}) or, separable, (C, m1, .., m{rank});"
+                     f" got shapes {[_check.shape(t) for t in tensors]}")  # fmt: skip
 
 
 def _fits(kind: str, order: int, tensors, ranks) -> bool:
@@ -242,7 +243,7 @@ def spectral_conv(
         if bias.numel() != channels[-1] or bias.dim() < 1 or bias.shape[0] != channels[-1]:
             raise ValueError(f"bias must have shape ({channels[-1]},); got {_check.shape(bias)}")
         bias = bias.reshape(-1).to(compute_dtype(x))
-    plain = backend == "reference" or traced_transform(backend)
+    plain = formula(backend)
     call = _Call(sizes, out_sizes, norm, layout, compat is not None, modes, backend, plain)
     return _layer(x, w, skip, bias, activation or "identity", call)
 
