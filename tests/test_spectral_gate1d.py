@@ -49,8 +49,10 @@ def test_values(shape, heads):
 
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("samples, bins", [(1, 1), (1, 5), (3, 1), (3, 5)])
-def test_a_sample_at_a_time_is_the_composed_form(pairs, samples, bins):
+@pytest.mark.parametrize("near", [1, 60, 1000])
+def test_some_samples_at_a_time_are_the_composed_form(monkeypatch, pairs, samples, bins, near):
     """Values, derivatives and second ones; also where |G| is 0 and where its square is not finite."""
+    monkeypatch.setattr("spectralops.ops.spectral_gate1d_samples._NEAR", near)
     g = torch.Generator().manual_seed(0)
     make = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)  # noqa: E731
     spectrum, gate, bias = make(3, 5, 6, 2), make(samples, 5, 2, *((2,) if pairs else ())), 0.5 * make(bins, 2)

@@ -1,11 +1,11 @@
-"""modReLU's gate one sample after another on a CPU, in memory that stays in the near caches, forward and backward:
+"""modReLU's gate some samples at a time on a CPU, in memory that stays in the near caches, forward and backward:
 
     G = g F,  r = |G|,  m = relu(r + b) / (r + eps),  Y = m G
     q = Re(conj(G) dY),  on = [r + b > 0]
     dG = m dY + k G,  k = on (eps - b) / (r + eps)^2 q / r, 0 where r = 0
     dF = conj(g) dG,  dg = sum conj(F) dG over the channels of a head,  db = sum on q / (r + eps) likewise
 
-|G| is the root of the sum of squares; a sample where that is not finite takes hypot. Shapes: F, Y (B, K, D, 2), g
+|G| is the root of the sum of squares; samples where that is not finite take hypot. Shapes: F, Y (B, K, D, 2), g
 (S, K, heads) or (S, K, heads, 2), b (K or 1, heads). Saved for backward: F, g and b. Second derivatives are those of
 the composed formula.
 """
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 EPS = 1e-6  # of modReLU, as upstream
+_NEAR = 65536  # modes and channels at a time: four buffers of them fit a second-level cache
 
 
 def taken(*tensors: Tensor) -> bool:
@@ -29,33 +30,41 @@ def taken(*tensors: Tensor) -> bool:
 
 
 def _heads(t: Tensor, heads: int) -> Tensor:
-    """(K, D, 2) -> complex (K, heads, d)."""
-    return torch.view_as_complex(t).unflatten(1, (heads, -1))
+    """(n, K, D, 2) -> complex (n, K, heads, d)."""
+    return torch.view_as_complex(t).unflatten(2, (heads, -1))
 
 
-class _Sample:
-    """Buffers of one sample, and what is shared of forward and backward."""
+class _Samples:
+    """Buffers of n samples, and what is shared of forward and backward."""
 
     def __init__(self, spectrum: Tensor, gate: Tensor, bias: Tensor):
         self.spectrum, self.gate, self.bias = spectrum, gate.contiguous(), bias[..., None]
         self.heads = gate.shape[2]
-        shape = (spectrum.shape[1], self.heads, spectrum.shape[2] // self.heads)
+        self.n = min(max(1, _NEAR // (spectrum.shape[1] * spectrum.shape[2])), spectrum.shape[0])
+        shape = (self.n, spectrum.shape[1], self.heads, spectrum.shape[2] // self.heads)
         self.g = spectrum.new_empty(*shape, 2)
         self.pairs = torch.empty_like(self.g)
         self.r, self.m, self.s = (spectrum.new_empty(shape) for _ in range(3))
 
-    def factor(self, b: int) -> Tensor:
-        """g of sample b (K, heads, 1), real or complex."""
-        gate = self.gate[b if self.gate.shape[0] > 1 else 0]
-        return gate[..., None] if gate.dim() == 2 else torch.view_as_complex(gate)[..., None]
+    def parts(self):
+        """Slices of the samples; the buffers narrow for the last."""
+        for b in range(0, self.spectrum.shape[0], self.n):
+            left = min(self.n, self.spectrum.shape[0] - b)
+            self.g, self.pairs, self.r, self.m, self.s = (t[:left] for t in (self.g, self.pairs, self.r, self.m, self.s))
+            yield slice(b, b + left)
 
-    def gated(self, b: int) -> None:
-        """G, r, s = r + eps, and m (where not yet divided by s, relu(r + b))."""
-        factor, f = self.factor(b), self.spectrum[b]
+    def factor(self, part: slice) -> Tensor:
+        """g of some samples (n or 1, K, heads, 1), real or complex."""
+        gate = self.gate[part] if self.gate.shape[0] > 1 else self.gate
+        return gate[..., None] if gate.dim() == 3 else torch.view_as_complex(gate)[..., None]
+
+    def gated(self, part: slice) -> None:
+        """G, r, s = r + eps, and m s = relu(r + b)."""
+        factor, f = self.factor(part), self.spectrum[part]
         if factor.is_complex():
             torch.mul(_heads(f, self.heads), factor, out=torch.view_as_complex(self.g))
         else:
-            torch.mul(f.unflatten(1, (self.heads, -1)).flatten(2), factor, out=self.g.flatten(2))
+            torch.mul(f.unflatten(2, (self.heads, -1)).flatten(3), factor, out=self.g.flatten(3))
         self.dot(self.g, self.r)
         if not self.r.sqrt_().amax().isfinite():
             torch.hypot(self.g[..., 0], self.g[..., 1], out=self.r)
@@ -76,10 +85,10 @@ class _Sample:
 class _Gated(Function):
     @staticmethod
     def forward(spectrum, gate, bias):
-        y, sample = torch.empty_like(spectrum), _Sample(spectrum, gate, bias)
-        for b in range(spectrum.shape[0]):
-            sample.gated(b)
-            sample.scaled(torch.view_as_complex(sample.g), sample.m.div_(sample.s), _heads(y[b], sample.heads))
+        y, samples = torch.empty_like(spectrum), _Samples(spectrum, gate, bias)
+        for part in samples.parts():
+            samples.gated(part)
+            samples.scaled(torch.view_as_complex(samples.g), samples.m.div_(samples.s), _heads(y[part], samples.heads))
         return y
 
     @staticmethod
@@ -100,32 +109,33 @@ class _Gated(Function):
 
 
 def _backward(grad, spectrum, gate, bias, needs):
-    sample = _Sample(spectrum, gate, bias)
+    samples = _Samples(spectrum, gate, bias)
     dspectrum = torch.empty_like(spectrum) if needs[0] else None
-    dgate = sample.gate.new_empty(spectrum.shape[0], *gate.shape[1:]) if needs[1] else None
+    dgate = samples.gate.new_empty(spectrum.shape[0], *gate.shape[1:]) if needs[1] else None
     dbias = gate.new_empty(spectrum.shape[0], *gate.shape[1:3]) if needs[2] else None
-    q, d, complex_g = torch.empty_like(sample.r), torch.empty_like(sample.g), torch.view_as_complex(sample.g)
-    for b in range(spectrum.shape[0]):
-        sample.gated(b)
-        sample.dot(grad[b].view_as(sample.g), q)
-        q.div_(sample.s).masked_fill_(sample.m <= 0, 0)
+    all_q, all_d = torch.empty_like(samples.r), torch.empty_like(samples.g)
+    for part in samples.parts():
+        samples.gated(part)
+        q, d, complex_g = all_q[: len(samples.r)], all_d[: len(samples.r)], torch.view_as_complex(samples.g)
+        samples.dot(grad[part].view_as(samples.g), q)
+        q.div_(samples.s).masked_fill_(samples.m <= 0, 0)
         if needs[2]:
-            torch.sum(q, -1, out=dbias[b])
+            torch.sum(q, -1, out=dbias[part])
         if not (needs[0] or needs[1]):
             continue
-        dg, f, factor = torch.view_as_complex(d), _heads(spectrum[b], sample.heads), sample.factor(b)
-        sample.scaled(_heads(grad[b], sample.heads), sample.m.div_(sample.s), dg)
-        zero = sample.r == 0
-        k = q.mul_(EPS - sample.bias).div_(sample.s).div_(sample.r.masked_fill_(zero, 1)).masked_fill_(zero, 0)
-        dg += sample.scaled(complex_g, k, complex_g)
+        dg, f, factor = torch.view_as_complex(d), _heads(spectrum[part], samples.heads), samples.factor(part)
+        samples.scaled(_heads(grad[part], samples.heads), samples.m.div_(samples.s), dg)
+        zero = samples.r == 0
+        k = q.mul_(EPS - samples.bias).div_(samples.s).div_(samples.r.masked_fill_(zero, 1)).masked_fill_(zero, 0)
+        dg += samples.scaled(complex_g, k, complex_g)
         if needs[1]:
             if factor.is_complex():
-                torch.sum(torch.mul(f.conj_physical(), dg, out=complex_g), -1, out=torch.view_as_complex(dgate[b]))
+                torch.sum(torch.mul(f.conj_physical(), dg, out=complex_g), -1, out=torch.view_as_complex(dgate[part]))
             else:
-                torch.mul(spectrum[b].view_as(d), d, out=sample.pairs)
-                torch.sum(sample.pairs.flatten(2), -1, out=dgate[b])
+                torch.mul(spectrum[part].view_as(d), d, out=samples.pairs)
+                torch.sum(samples.pairs.flatten(3), -1, out=dgate[part])
         if needs[0]:
-            torch.mul(dg, factor.conj_physical(), out=_heads(dspectrum[b], sample.heads))
+            torch.mul(dg, factor.conj_physical(), out=_heads(dspectrum[part], samples.heads))
     return dspectrum, _over(dgate, gate.shape), _over(dbias, bias.shape, gate.shape[1])
 
 
