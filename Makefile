@@ -72,5 +72,6 @@ $(VENV)/demo.stamp: $(VENV)/package.stamp
 	@$(PY) -c '$(EXTRAS)' demo >$(VENV)/demo.txt
 	$(PIP) --requirement $(VENV)/demo.txt
 	$(PIP) scipy transformers pydantic loguru psutil pandas sympy pyyaml seaborn requests
-	$(PIP) --no-deps rational-activations compressed-tensors pykan==0.2.8 neuraloperator==2.0.0 tensorly tensorly-torch opt_einsum
+	$(PIP) --no-deps rational-activations compressed-tensors pykan==0.2.8 neuraloperator==2.0.0 tensorly tensorly-torch opt_einsum \
+	  peft==0.21.2 accelerate vocos==0.1.0
 	@touch $@

@@ -16,7 +16,10 @@ LONG_FILES = (
     "test_triton_activations",
     "test_triton_kan",
     "test_triton_wavelet",
+    "test_triton_modes",
+    "test_triton_spectral_filter",
     "test_simt_fft_conv",
+    "test_simt_spectral_filter",
     "test_demo",
 )
 

@@ -1,6 +1,7 @@
 """csrc/cpu/modes*: the backend's functions against torch.fft and einsum in float64 on every instruction set."""
 
 import contextlib
+import itertools
 import math
 
 import pytest
@@ -57,15 +58,28 @@ def factors(modes, scale, doubled):
     return scale * (spec.count(modes, torch.float64, "cpu") if doubled else torch.ones(modes.counts[2], dtype=torch.float64))
 
 
+def turned(t, last, pairs=False):
+    """Channels from second to last (before the pairs of a spectrum), or back."""
+    if t is None or not last:
+        return t
+    return t.movedim(1, -2 if pairs else -1).contiguous()
+
+
+def back(t, last, pairs=False):
+    return t.movedim(-2 if pairs else -1, 1) if last and t is not None else t
+
+
 def true_dft(x, modes, last, scale, doubled):
     """A full FFT in complex128, and of it the modes."""
+    x = back(x, last)
     i, j, k = places(modes)
     full = torch.fft.fftn(x.to(torch.complex128), dim=(2, 3, 4))
-    return torch.view_as_real(full[:, :, i[:, None, None], j[:, None], k] * factors(modes, scale, doubled))
+    return turned(torch.view_as_real(full[:, :, i[:, None, None], j[:, None], k] * factors(modes, scale, doubled)), last, True)
 
 
 def true_idft(spectrum, modes, last, scale, doubled, skip, bias, grad, activation, dtype):
     i, j, k = places(modes)
+    spectrum, skip, grad = back(spectrum, last, True), back(skip, last), back(grad, last)
     full = torch.zeros(*spectrum.shape[:2], *modes.sizes, dtype=torch.complex128)
     kept = torch.view_as_complex(spectrum.double().contiguous())
     full[:, :, i[:, None, None], j[:, None], k] = kept * factors(modes, scale, doubled)
@@ -73,14 +87,14 @@ def true_idft(spectrum, modes, last, scale, doubled, skip, bias, grad, activatio
     z = z + (0 if skip is None else skip.double()) + (0 if bias is None else bias.double()[:, None, None, None])
     z.requires_grad_(True)
     y = z if activation == "identity" else torch.nn.functional.gelu(z)
-    return y.detach() if grad is None else torch.autograd.grad(y, z, grad.double())[0]
+    return turned(y.detach() if grad is None else torch.autograd.grad(y, z, grad.double())[0], last)
 
 
 class Dft:
-    def __init__(self, modes, B=2, C=3, dtype=torch.float32, doubled=False, seed=0, **_):
+    def __init__(self, modes, B=2, C=3, dtype=torch.float32, doubled=False, seed=0, last=False, **_):
         g = torch.Generator().manual_seed(seed)
         x = torch.randn(B, C, *modes.sizes, generator=g, dtype=torch.float64).to(dtype)
-        self.args = [x, modes, False, 1 / math.sqrt(math.prod(modes.sizes)), doubled]
+        self.args = [turned(x, last), modes, last, 1 / math.sqrt(math.prod(modes.sizes)), doubled]
 
     kernel, reference, truth = staticmethod(CPU.mode_dft), staticmethod(spec.dft), staticmethod(true_dft)
 
@@ -89,16 +103,17 @@ class Dft:
 
 
 class Idft(Dft):
-    def __init__(self, modes, B=2, C=3, dtype=torch.float32, doubled=True, seed=0, extras=(), act="identity"):
+    def __init__(self, modes, B=2, C=3, dtype=torch.float32, doubled=True, seed=0, extras=(), act="identity", last=False):
         g = torch.Generator().manual_seed(seed)
         shape = (B, C, *modes.sizes)
-        made = {name: torch.randn(shape, generator=g, dtype=torch.float64).to(dtype) for name in ("skip", "grad")}
+        made = {name: turned(torch.randn(shape, generator=g, dtype=torch.float64).to(dtype), last) for name in ("skip", "grad")}
         compute = compute_dtype(made["skip"])
         made["bias"] = torch.randn(C, generator=g, dtype=torch.float64).to(compute)
         made = {name: t if name in extras else None for name, t in made.items()}
         spectrum = torch.randn(B, C, *modes.counts, 2, generator=g, dtype=torch.float64).to(compute)
         scale = 1 / math.sqrt(math.prod(modes.counts))
-        self.args = [spectrum, modes, False, scale, doubled, made["skip"], made["bias"], made["grad"], act, dtype]
+        ends = [made[name] for name in ("skip", "bias", "grad")]
+        self.args = [turned(spectrum, last, True), modes, last, scale, doubled, *ends, act, dtype]
 
     kernel, reference, truth = staticmethod(CPU.mode_idft), staticmethod(spec.idft), staticmethod(true_idft)
 
@@ -161,25 +176,44 @@ SHAPES = [
 
 @pytest.mark.parametrize("modes", SHAPES, ids=lambda m: f"{m.sizes}-{m.counts}-{m.starts}")
 @pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("make", [Dft, Idft])
-def test_sizes(make, modes, doubled):
-    agree(make, draws=12 if math.prod(modes.counts) < 8 else 2, modes=modes, doubled=doubled)
+def test_sizes(make, modes, doubled, last):
+    agree(make, draws=12 if math.prod(modes.counts) < 8 else 2, modes=modes, doubled=doubled, last=last)
+
+
+@pytest.mark.parametrize("modes", [box((197,), (99,)), centred((14, 14), (14, 8)), centred((5, 9, 6), (4, 7, 4))], ids=str)
+@pytest.mark.parametrize("C", [1, 16, 37])
+def test_channels(modes, C):
+    """Whole vectors of them and parts of one."""
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        agree(Dft, draws=2, modes=modes, C=C, last=True, dtype=dtype)
+        agree(Idft, draws=2, modes=modes, C=C, last=True, dtype=dtype, extras=("skip", "bias"), act="gelu")
+
+
+def test_beyond_the_half_spectrum():
+    """Modes f and -f of one column: channels last add them."""
+    for modes in (box((9,), (9,), (-4,)), centred((6, 8), (6, 8)), box((4, 5, 6), (4, 5, 6), (0, -2, -3), (1, 2, 4))):
+        for doubled in (False, True):
+            agree(Dft, draws=2, modes=modes, doubled=doubled, last=True)
+            agree(Idft, draws=2, modes=modes, doubled=doubled, last=True)
 
 
 def test_half_spectrum_is_the_inverse():
-    for sizes in ((15,), (12, 14), (5, 6, 8)):
+    for sizes, last in itertools.product(((15,), (12, 14), (5, 6, 8)), (False, True)):
         modes = box(sizes, (*sizes[:-1], sizes[-1] // 2 + 1))
-        x, s = torch.randn(2, 3, *modes.sizes, dtype=torch.float64), 1 / math.sqrt(math.prod(sizes))
-        half = CPU.mode_dft(x, modes, False, s, False)
-        back = CPU.mode_idft(half, modes, False, s, True, None, None, None, "identity", x.dtype)
-        torch.testing.assert_close(back, x)
+        x, s = turned(torch.randn(2, 3, *modes.sizes, dtype=torch.float64), last), 1 / math.sqrt(math.prod(sizes))
+        half = CPU.mode_dft(x, modes, last, s, False)
+        again = CPU.mode_idft(half, modes, last, s, True, None, None, None, "identity", x.dtype)
+        torch.testing.assert_close(again, x)
 
 
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 @pytest.mark.parametrize("modes", [centred((20, 37), (9, 6)), box((300,), (20,)), centred((6, 10, 64), (4, 5, 16))], ids=str)
 def test_dtypes(modes, dtype):
-    agree(Dft, modes=modes, dtype=dtype)
-    agree(Idft, modes=modes, dtype=dtype, extras=("skip", "bias"), act="gelu")
+    for last in (False, True):
+        agree(Dft, modes=modes, dtype=dtype, last=last)
+        agree(Idft, modes=modes, dtype=dtype, extras=("skip", "bias"), act="gelu", last=last)
 
 
 def test_long_sums():
@@ -192,7 +226,8 @@ def test_long_sums():
 @pytest.mark.parametrize("extras", [(), ("skip",), ("bias",), ("skip", "bias"), ("grad",), ("skip", "bias", "grad")], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_ends(act, extras, dtype):
-    agree(Idft, modes=centred((11, 21), (4, 6)), act=act, extras=extras, dtype=dtype)
+    for last in (False, True):
+        agree(Idft, modes=centred((11, 21), (4, 6)), act=act, extras=extras, dtype=dtype, last=last)
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
@@ -213,15 +248,19 @@ def test_weights(dtype, weight_dtype):
         agree(Mix, kind=kind, rows=5, inputs=10, outputs=3, modes=150, dtype=dtype, weight_dtype=weight_dtype)
 
 
-def test_layouts():
+@pytest.mark.parametrize("last", [False, True])
+def test_layouts(last):
     """The same numbers from any memory, never written to, bit for bit."""
     modes = centred((6, 9, 20), (4, 5, 7))
     for dtype in (torch.float32, torch.float16):
-        forward, back = Dft(modes, dtype=dtype), Idft(modes, dtype=dtype, extras=("skip", "bias", "grad"), act="gelu")
+        settings = {"dtype": dtype, "last": last}
+        forward, back = Dft(modes, **settings), Idft(modes, extras=("skip", "bias", "grad"), act="gelu", **settings)
         expected, skip, grad = CPU.mode_dft(*forward.args), back.args[5], back.args[7]
         end = CPU.mode_idft(*back.args)
-        last = [("channels last", t.movedim(1, -1).contiguous().movedim(-1, 1)) for t in (forward.args[0], skip, grad)]
-        for (name, x), (_, s), (_, g) in zip(*([*layouts(t), l] for t, l in zip((forward.args[0], skip, grad), last))):
+        here, there = (-1, 1) if last else (1, -1)
+        grids = (forward.args[0], skip, grad)
+        other = [("the other order", t.movedim(here, there).contiguous().movedim(there, here)) for t in grids]
+        for (name, x), (_, s), (_, g) in zip(*([*layouts(t), l] for t, l in zip(grids, other))):
             kept = [t.clone() for t in (x, s, g)]
             assert torch.equal(CPU.mode_dft(x, *forward.args[1:]), expected), name
             assert torch.equal(CPU.mode_idft(*back.args[:5], s, back.args[6], g, *back.args[8:]), end), name
@@ -232,6 +271,8 @@ def test_stride_zero():
     modes = centred((7, 30), (4, 5))
     one = torch.randn(1, 3, 1, 7, 1).expand(2, 3, 1, 7, 30)
     assert torch.equal(CPU.mode_dft(one, modes, False, 1.0, False), CPU.mode_dft(one.contiguous(), modes, False, 1.0, False))
+    wide = one.movedim(1, -1)
+    assert torch.equal(CPU.mode_dft(wide, modes, True, 1.0, False), CPU.mode_dft(wide.contiguous(), modes, True, 1.0, False))
     args = Idft(modes).args
     one = one[:, :1].expand(2, 3, 1, 7, 30)
     assert torch.equal(CPU.mode_idft(*args[:5], one, *args[6:]), CPU.mode_idft(*args[:5], one.contiguous(), *args[6:]))
@@ -239,20 +280,21 @@ def test_stride_zero():
 
 @pytest.mark.parametrize("modes", [box((50,), (7,)), centred((10, 20), (4, 5)), centred((4, 6, 18), (3, 4, 5))], ids=str)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_plane_with_nan_is_odd_throughout(modes, bad):
+@pytest.mark.parametrize("last", [False, True])
+def test_a_plane_with_nan_is_odd_throughout(modes, bad, last):
     """No other plane sees it; at any place, the middle and the ends of a fold too."""
-    forward, back = Dft(modes, B=3), Idft(modes, B=3)
+    forward, backward = Dft(modes, B=3, last=last), Idft(modes, B=3, last=last)
     inside = torch.zeros(3, 3, dtype=torch.bool)
     inside[1, 2] = True
     for _ in instruction_sets():
-        for p, last in ((forward, modes.sizes[2]), (back, modes.counts[2])):
-            good = p.kernel(*p.args)
-            for at in (0, 1, last // 2, last - 1):
-                x = p.args[0].clone()
+        for p, side in ((forward, modes.sizes[2]), (backward, modes.counts[2])):
+            good = back(p.kernel(*p.args), last, p is forward)
+            for at in (0, 1, side // 2, side - 1):
+                x = back(p.args[0], last, p is backward).clone()
                 x[1, 2, 0, 0, at] = bad
-                if p is back:
+                if p is backward:
                     x[1, 2, 0, 0, at, 1] = 1
-                got = p.kernel(x, *p.args[1:])
+                got = back(p.kernel(turned(x, last, p is backward), *p.args[1:]), last, p is forward)
                 assert not got[inside].isfinite().any() and torch.equal(got[~inside], good[~inside])
 
 
@@ -262,6 +304,7 @@ def test_threads_do_not_matter():
         torch.set_num_threads(threads)
         boxes = (box((500,), (20,)), centred((50, 60), (12, 9)), centred((9, 8, 40), (4, 4, 6)))
         problems = [f(modes=m, B=5, C=7) for f in (Dft, Idft) for m in boxes]
+        problems += [f(modes=m, B=b, C=70, last=True) for f in (Dft, Idft) for m in boxes for b in (1, 3)]
         problems += [Mix(5, 9, 11, 700, kind) for kind in (0, 1, 2)]
         found.append([p.kernel(*p.args) for p in problems])
     for other in found[1:]:
@@ -270,7 +313,7 @@ def test_threads_do_not_matter():
 
 def test_writes_within_results():
     boxes = (box((3,), (2,)), centred((5, 37), (3, 5)), centred((3, 4, 6), (2, 3, 3)))
-    problems = [f(modes=m) for f in (Dft, Idft) for m in boxes]
+    problems = [f(modes=m, last=last) for f in (Dft, Idft) for m in boxes for last in (False, True)]
     for p in [*problems, *(Mix(5, 3, 5, 21, kind) for kind in (0, 1, 2))]:
         for _ in instruction_sets():
             with guard_bands():
@@ -280,7 +323,7 @@ def test_writes_within_results():
 def test_chosen():
     """The operators take these kernels where they are the faster ones."""
     narrow, whole = centred((6, 8), (4, 5)), centred((700, 10), (650, 6))
-    for modes, last, kernel in ((narrow, False, CPU), (narrow, True, None), (whole, False, None)):
+    for modes, last, kernel in ((narrow, False, CPU), (narrow, True, CPU), (whole, False, None), (whole, True, CPU)):
         x = torch.randn(2, *modes.sizes, 3) if last else torch.randn(2, 3, *modes.sizes)
         args = (x, modes, last, 1.0, False)
         assert (backends.select("mode_dft", None, *args) is CPU.mode_dft) is (kernel is CPU)
@@ -289,6 +332,3 @@ def test_chosen():
     grid = list(map(list, narrow))
     assert torch.ops.spectralops.mode_dft(torch.empty(0, 3, 1, 6, 8), *grid, False, 1.0, False).shape == (0, 3, 1, 4, 5, 2)
     assert torch.ops.spectralops.mode_mix(torch.empty(0, 2, 3, 2), torch.randn(2, 4, 3, 2), False).shape == (0, 4, 3, 2)
-    message = "no CPU kernel for channels last"
-    with pytest.raises((RuntimeError, NotImplementedError, ValueError), match=message):
-        CPU.mode_dft(torch.randn(2, 1, 6, 8, 3), narrow, True, 1.0, False)

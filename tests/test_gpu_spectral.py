@@ -45,12 +45,15 @@ def hold(tally, function, tensors, backend, **more):
 
 
 def filter_problem(dtype, grid=(14, 14), channels=40, groups=None, rows=3, seed=0):
-    return [make((rows, *grid, channels), dtype, seed), make((*grid[:-1], grid[-1] // 2 + 1, groups or channels, 2), compute(dtype), seed + 1)]
+    weight = (*grid[:-1], grid[-1] // 2 + 1, groups or channels, 2)
+    return [make((rows, *grid, channels), dtype, seed), make(weight, compute(dtype), seed + 1)]
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("grid", [(7, 7), (14, 14), (28, 28), (8, 13), (5, 12), (32, 32), (56, 56), (90, 180), (196,), (197,), (4, 6, 8)], ids=str)
+@pytest.mark.parametrize(
+    "grid", [(7, 7), (14, 14), (28, 28), (8, 13), (5, 12), (32, 32), (56, 56), (90, 180), (196,), (197,), (4, 6, 8)], ids=str
+)
 def test_filter(backend, dtype, grid):
     tally = testing.Tally()
     for seed in range(3):
@@ -73,7 +76,10 @@ def test_filter_forms(backend, form):
         if form == "norm":
             a, b = make((40,), seed=seed + 3), make((40,), seed=seed + 4)
             call += [a, b, make(x.shape, seed=seed + 5)]
-            function = lambda x, w, a, b, r, **k: so.spectral_filter(x, w, norm_weight=a, norm_bias=b, norm_eps=1e-5, residual=r, **k)  # noqa: E731
+
+            def function(x, w, a, b, r, **k):
+                return so.spectral_filter(x, w, norm_weight=a, norm_bias=b, norm_eps=1e-5, residual=r, **k)
+
         if form == "channels first":
             function = lambda x, w, **k: so.spectral_filter(x.permute(0, 2, 3, 1), w, **k)  # noqa: E731
         hold(tally, function, call, backend)
@@ -84,7 +90,8 @@ def test_filter_forms(backend, form):
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize(
     "grid, modes",
-    [((64, 64), (12, 12)), ((128, 128), (16, 16)), ((33, 47), (8, 10)), ((1000,), (16,)), ((20, 24, 18), (6, 8, 6)), ((16, 16), (16, 16)), ((200, 130), (150, 120))],
+    [((64, 64), (12, 12)), ((128, 128), (16, 16)), ((33, 47), (8, 10)), ((1000,), (16,)), ((20, 24, 18), (6, 8, 6)), ((16, 16), (16, 16)),
+     ((200, 130), (150, 120))],
     ids=str,
 )  # fmt: skip
 def test_conv(backend, dtype, grid, modes):
@@ -101,7 +108,8 @@ def test_conv_elsewhere():
     """Other resolutions, layouts, 16-bit weights."""
     tally = testing.Tally()
     x, w = make((2, 4, 24, 30)), make((4, 4, 8, 5, 2), seed=1)
-    for more in (dict(output_size=(48, 60)), dict(output_size=(16, 15)), dict(layout="corner", modes=(4, 5)), dict(compat="neuralop", output_size=(31, 29))):
+    upstream = dict(compat="neuralop", output_size=(31, 29))
+    for more in (dict(output_size=(48, 60)), dict(output_size=(16, 15)), dict(layout="corner", modes=(4, 5)), upstream):
         hold(tally, so.spectral_conv, [x, w], None, **{"modes": (8, 8), **more})
     hold(tally, lambda x, **k: so.spectral_conv(x, w.bfloat16(), modes=(8, 8), **k), [x], None)
     tally.check()
@@ -118,7 +126,8 @@ def test_second_derivatives(which):
 
     tally = testing.Tally()
     for seed in range(3):
-        tensors = filter_problem(torch.float32, seed=seed) if which == "filter" else [make((2, 3, 20, 18), seed=seed), make((3, 3, 6, 4, 2), seed=seed + 1)]
+        layer = [make((2, 3, 20, 18), seed=seed), make((3, 3, 6, 4, 2), seed=seed + 1)]
+        tensors = filter_problem(torch.float32, seed=seed) if which == "filter" else layer
         wide = [t.double() for t in tensors]
         for i, three in enumerate(zip(second(tensors, None), second(tensors, "reference"), second(wide, "reference"))):
             tally.add(str(i), *three)

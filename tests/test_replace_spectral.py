@@ -83,6 +83,17 @@ def test_other_grids(monkeypatch):
     assert relative_l2(afno(y, spatial_size=grids[1]), expected[1]) < 1e-6
 
 
+@pytest.mark.parametrize("name", ["GFNet", "PhysicsNeMo"])
+def test_a_replaced_layer_compiles_into_one_graph(name):
+    layer, x = make(name)
+    if name == "PhysicsNeMo":
+        layer.register_buffer("device_buffer", torch.empty(0))
+    assert only(so.replace(layer)).status == "replaced"
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=False)
+    assert torch.equal(compiled(x), layer(x))
+
+
 def reason(layer):
     row = only(so.replace(layer))
     assert row.status in ("skipped", "failed verification"), row.status

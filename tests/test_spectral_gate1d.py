@@ -6,6 +6,7 @@ import torch
 
 import spectralops as so
 from spectralops import testing
+from spectralops.ops.spectral_gate1d import composed, gated
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
@@ -44,6 +45,27 @@ def test_values(shape, heads):
                 plain = so.spectral_gate1d(x, gate, backend="reference", **own)
                 torch.testing.assert_close(plain, expect, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(so.spectral_gate1d(x, real, modrelu_bias=bias[..., None]), formula(x, real, bias))
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("samples, bins", [(1, 1), (1, 5), (3, 1), (3, 5)])
+@pytest.mark.parametrize("near", [1, 60, 1000])
+def test_some_samples_at_a_time_are_the_composed_form(monkeypatch, pairs, samples, bins, near):
+    """Values, derivatives and second ones; also where |G| is 0 and where its square is not finite."""
+    monkeypatch.setattr("spectralops.ops.spectral_gate1d_samples._NEAR", near)
+    g = torch.Generator().manual_seed(0)
+    make = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)  # noqa: E731
+    spectrum, gate, bias = make(3, 5, 6, 2), make(samples, 5, 2, *((2,) if pairs else ())), 0.5 * make(bins, 2)
+    spectrum[1, 2], spectrum[2] = 0, spectrum[2] * 1e200
+    inputs = [t.requires_grad_() for t in (spectrum, gate, bias)]
+    y, expect = gated(*inputs), composed(*inputs)
+    torch.testing.assert_close(y, expect, rtol=1e-12, atol=0)
+    grad = make(*y.shape)
+    for wanted in (inputs, inputs[:1], inputs[1:], inputs[2:]):
+        found, right = (torch.autograd.grad(t, wanted, grad, retain_graph=True) for t in (y, expect))
+        torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-9)
+    one, other = (torch.autograd.grad(t, inputs, grad, create_graph=True)[2].sum() for t in (y, expect))
+    torch.testing.assert_close(torch.autograd.grad(one, inputs[1]), torch.autograd.grad(other, inputs[1]))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -138,8 +138,7 @@ template <typename C> void make_tables(const Call& c, bool inverse, const Layout
   p.cosine = table(at.last[0]), p.sine = table(at.last[1]);
 }
 
-int prepare(const char* entry, const Call& c, bool inverse, int threads, ModesPlan& plan) {
-  if (c.last) return fail(SPECTRALOPS_UNSUPPORTED, "%s: no CPU kernel for channels last", entry);
+int prepare(const Call& c, bool inverse, int threads, ModesPlan& plan) {
   const Layout at = plan_of(c, inverse, threads, plan);
   if (c.workspace_bytes < at.bytes)
     return fail(SPECTRALOPS_INVALID, "workspace_bytes: got %lld, this call takes %lld", (long long)c.workspace_bytes,
@@ -154,21 +153,23 @@ int prepare(const char* entry, const Call& c, bool inverse, int threads, ModesPl
 }  // namespace
 
 i64 modes_workspace(const Call& c, bool inverse, int threads) {
-  if (c.last) return 0;
+  if (c.last) return modes_last_workspace(c, inverse, threads);
   ModesPlan plan;
   return plan_of(c, inverse, threads, plan).bytes;
 }
 
 int mode_dft(const Call& c, int threads) {
+  if (c.last) return modes_last(c, false, threads);
   ModesPlan plan;
-  if (const int status = prepare("mode_dft", c, false, threads, plan)) return status;
+  if (const int status = prepare(c, false, threads, plan)) return status;
   SO_CPU_CALL(mode_dft_run)(plan);
   return SPECTRALOPS_OK;
 }
 
 int mode_idft(const Call& c, int threads) {
+  if (c.last) return modes_last(c, true, threads);
   ModesPlan plan;
-  if (const int status = prepare("mode_idft", c, true, threads, plan)) return status;
+  if (const int status = prepare(c, true, threads, plan)) return status;
   SO_CPU_CALL(mode_idft_run)(plan);
   return SPECTRALOPS_OK;
 }

@@ -19,6 +19,10 @@ int mode_dft(const spectralops_modes_call& call, int threads);
 int mode_idft(const spectralops_modes_call& call, int threads);
 int mode_mix(const spectralops_mix_call& call, int threads);
 
+// With channels last (modes_last.h).
+i64 modes_last_workspace(const spectralops_modes_call& call, bool inverse, int threads);
+int modes_last(const spectralops_modes_call& call, bool inverse, int threads);
+
 constexpr i64 kModeLanes = 16;  // rows of tables and of scratch are padded to this: a vector of any type
 
 // A dimension but the last.  Its modes are grouped by |f|: pair p has u and -u modulo n, either of which may be missing.

@@ -1,6 +1,6 @@
 // mode_idft for one instruction set: the two outer dimensions, then lines, and what ends a layer.
+#include "cpu/modes_end.h"
 #include "cpu/modes_product.h"
-#include "cpu/vector_math.h"
 
 namespace spectralops {
 namespace cpu {
@@ -104,22 +104,6 @@ template <typename C> struct Idft : ModesSlot<C> {
   }
 };
 
-// The normal distribution function and, where wanted, its density: with h(u) = (1 + 2 x) e^(x^2) erfc(x) of the table,
-//   P(-a) = e^(-a^2 / 2) h(u) / 2 / (1 + 2 x),   u = (x - K) / (x + K),   x = a / sqrt 2,
-// in one division, for every a; nothing is subnormal on the way.
-template <typename C> struct Normal {
-  vec<C> cdf, density;
-};
-template <typename C> SO_SIMD Normal<C> normal_of(vec<C> z) {
-  using T = MathTable<C>;
-  const vec<C> last = splat<C>(sizeof(C) == 4 ? C(12.9) : C(37)), size = absolute<C>(z), a = size > last ? last : size;
-  const vec<C> x = a * C(0.70710678118654752440), one = mul_add(x, splat<C>(2), splat<C>(1)), sum = x + T::kErfcK;
-  const vec<C> both = C(1) / (one * sum), u = (x - T::kErfcK) * one * both;
-  const vec<C> power = exp_minus_square<C>(a, C(0.5)), e = size > last ? vec<C>{} : power;
-  const vec<C> tail = e * C(0.5) * (horner(u, T::kErfc) * (sum * both));
-  return {z > C(0) ? C(1) - tail : tail, e * C(0.39894228040143267794)};
-}
-
 // y of a line, z in the compute type; rounded once.
 template <typename T, bool Gelu, bool Grad>
 void finish(const compute_t<T>* z, const T* skip, compute_t<T> bias, const T* grad, i64 count, T* y) {
@@ -129,13 +113,7 @@ void finish(const compute_t<T>* z, const T* skip, compute_t<T> bias, const T* gr
     vec<C> v = load<C>(z + j);
     if (skip) v += load_count<C>(skip + j, left);
     v += splat<C>(bias);
-    if constexpr (Gelu) {
-      const Normal<C> normal = normal_of<C>(v);
-      v = Grad ? mul_add(v, normal.density, normal.cdf) : v * normal.cdf;
-      if constexpr (Grad) v *= load_count<C>(grad + j, left);
-    }
-    if constexpr (!Gelu && Grad) v = load_count<C>(grad + j, left);
-    store_count<C>(y + j, v, left);
+    store_count<C>(y + j, ended<Gelu, Grad, C>(v, Grad ? load_count<C>(grad + j, left) : v), left);
   }
 }
 

@@ -21,7 +21,7 @@ i64 round_up(i64 a, i64 b) { return ceil_div(a, b) * b; }
 i64 compute_bytes(const Call& c) { return c.dtype == SPECTRALOPS_F64 ? 8 : 4; }
 
 void plan_channels(const Call& c, bool gradient, FilterPlan& p) {
-  p.channels_each = c.channels / c.groups;
+  p.channels_each = c.groups ? c.channels / c.groups : 1;
   p.span = p.lanes, p.blocks = 1, p.weights = p.lanes;
   if (gradient && p.channels_each < p.lanes) {
     p.weights = p.lanes / p.channels_each;
@@ -41,7 +41,16 @@ i64 level_count(i64 samples) {
   return levels;
 }
 
+// Nothing is held from one sample to the next: as few packs as the threads leave.
+void plan_free_tasks(const Call& c, int threads, FilterPlan& p) {
+  const i64 tasks = threads > 1 ? 3 * threads : 1;
+  p.parts = least(c.rows, tasks), p.levels = 1;
+  p.pack = ceil_div(p.units, least(p.units, ceil_div(tasks, p.parts)));
+  p.packs = ceil_div(p.units, p.pack);
+}
+
 void plan_tasks(const Call& c, bool gradient, int threads, FilterPlan& p) {
+  if (!c.groups) return plan_free_tasks(c, threads, p);
   const bool sums = gradient && c.samples == 1;
   p.levels = sums ? level_count(c.rows) : 1;
   const i64 most = ceil_div(p.units, gradient ? 4 : 1), unit_bytes = p.unit * p.levels * p.slab_size * compute_bytes(c);
@@ -80,7 +89,7 @@ void plan_memory(const Call& c, bool gradient, int threads, FilterPlan& p) {
   p.scratch = take(scratch * 2 * L);
   p.residual = take(!gradient && c.residual ? p.unit * c.n3 * L : 0);
   p.slab = take(p.unit * p.slab_size);
-  const i64 held = c.samples > 1 ? 1 : p.pack;
+  const i64 held = !c.groups ? 0 : c.samples > 1 ? 1 : p.pack;
   p.second = take(p.unit * p.slab_size * (gradient ? 1 : held));  // the other spectrum, or weights
   p.sums = take(gradient ? p.unit * p.slab_size * p.levels * held : 0);
   p.slot = at;
@@ -91,7 +100,9 @@ void plan_memory(const Call& c, bool gradient, int threads, FilterPlan& p) {
   p.bytes = at * compute_bytes(c) + 64;
 }
 
-bool make_plan(const Call& c, bool gradient, int threads, FilterPlan& p) {
+}  // namespace
+
+bool make_filter_plan(const Call& c, bool gradient, int threads, FilterPlan& p) {
   p = {};
   p.lanes = (i64(16) << int(active_isa())) / compute_bytes(c);
   p.half = c.n3 / 2 + 1, p.rows = c.n1 * c.n2, p.bins = p.rows * p.half;
@@ -103,9 +114,11 @@ bool make_plan(const Call& c, bool gradient, int threads, FilterPlan& p) {
   return true;
 }
 
+namespace {
+
 int run(const Call& c, bool gradient, int threads) {
   FilterPlan plan;
-  if (!make_plan(c, gradient, threads, plan)) return fail(SPECTRALOPS_INVALID, "filter: out of memory for the roots");
+  if (!make_filter_plan(c, gradient, threads, plan)) return fail(SPECTRALOPS_INVALID, "filter: out of memory for the roots");
   if (c.workspace_bytes < plan.bytes)
     return fail(SPECTRALOPS_INVALID, "workspace_bytes: got %lld, this call takes %lld", (long long)c.workspace_bytes,
                 (long long)plan.bytes);
@@ -120,7 +133,7 @@ int run(const Call& c, bool gradient, int threads) {
 
 i64 filter_workspace(const Call& c, bool gradient, int threads) {
   FilterPlan plan;
-  return make_plan(c, gradient, threads, plan) ? plan.bytes : 0;
+  return make_filter_plan(c, gradient, threads, plan) ? plan.bytes : 0;
 }
 int filter(const Call& c, int threads) { return run(c, false, threads); }
 int filter_gradient(const Call& c, int threads) { return run(c, true, threads); }

@@ -27,9 +27,12 @@ template <typename T> struct Filter : Grid<T> {
   }
   Complex<C> weights(const C* w, int v) const {
     if (p.channels_each == 1 && count[v] == L) return load_pairs<C>(w + 2 * first[v]);
+    const C* from = w + first[v] / p.channels_each * 2;
+    i64 left = p.channels_each - first[v] % p.channels_each;  // channels of this weight
+    if (left >= count[v]) return {splat<C>(from[0]), splat<C>(from[1])};
     C re[L] = {}, im[L] = {};
-    for (int l = 0; l < count[v]; ++l) {
-      const C* const from = w + (first[v] + l) / p.channels_each * 2;
+    for (int l = 0; l < count[v]; ++l, --left) {
+      if (left == 0) from += 2, left = p.channels_each;
       re[l] = from[0], im[l] = from[1];
     }
     return get<C>(re, im, 0);

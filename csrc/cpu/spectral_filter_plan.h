@@ -1,4 +1,5 @@
-// How a call of spectral_filter is cut into tasks, and where their memory is.
+// How a call of spectral_filter is cut into tasks, and where their memory is. A call of no groups has no weights: grids and
+// spectra alone, as the truncated transforms take them (modes_last.h).
 #pragma once
 
 #include "capi/spectralops.h"
@@ -27,6 +28,9 @@ struct FilterPlan {
   i64 bytes;
   int threads;
 };
+
+// false without memory for the roots.
+bool make_filter_plan(const spectralops_filter_call& call, bool gradient, int threads, FilterPlan& plan);
 
 struct FilterJob {
   const spectralops_filter_call* call;

@@ -36,9 +36,9 @@ def _inspect(options) -> int:
     import torch
 
     from . import OPS
-    from .profile.inspect import inspect
+    from .profile.inspect import WITHOUT_KERNELS, inspect
 
-    for op in options.ops or [op for op in OPS if op not in ("mittag_leffler", "fft_conv2d")]:  # which have none of their own
+    for op in options.ops or [op for op in OPS if op not in WITHOUT_KERNELS]:
         print(inspect(op, sm=options.sm, dtype=getattr(torch, options.dtype)), end="\n\n")
     return 0
 

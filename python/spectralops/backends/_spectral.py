@@ -37,9 +37,7 @@ def unsupported(function: str, *args) -> str | None:
         return "n must be even and of no prime factor but 2, 3 and 5"
     if device == "cpu" and function in ("mode_dft", "mode_idft"):
         modes, last = args[1:3]
-        if last:
-            return f"no kernel for {function} with channels last"
-        if wide(modes) and modes.counts[0] + modes.counts[1] + 2 * modes.counts[2] > _WIDE:
+        if not last and wide(modes) and modes.counts[0] + modes.counts[1] + 2 * modes.counts[2] > _WIDE:
             return f"of a grid of {modes.sizes}, {modes.counts} modes are better taken from a full FFT"
     return None
 
@@ -130,8 +128,8 @@ def _modes(name, where, x, skip, bias, grad, spectrum, y, modes, last, scale, do
     grid = x if x is not None else y
     fields = array("q", (
         *map(_pointer, (x, skip, bias, grad, spectrum, y)), 0, 0, grid.shape[0], grid.shape[4 if last else 1],
-        *modes.sizes, *modes.counts, *modes.starts, *modes.shifts, int(last), int(doubled), ACTIVATIONS.index(activation) and 2, DTYPES[dtype],
-        _bits(scale), *_grid_strides(x, last), *_grid_strides(skip, last), *_grid_strides(grad, last),
+        *modes.sizes, *modes.counts, *modes.starts, *modes.shifts, int(last), int(doubled),
+        ACTIVATIONS.index(activation) and 2, DTYPES[dtype], _bits(scale), *_grid_strides(x, last), *_grid_strides(skip, last), *_grid_strides(grad, last),
     ))  # fmt: skip
     _run(name, "modes_workspace", int(name == "mode_idft"), _MODES_WORKSPACE, where, fields, grid)
 

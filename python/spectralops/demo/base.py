@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HOW = (
-    "pip install scikit-learn pillow PyWavelets matplotlib scipy tqdm transformers loguru psutil pydantic pandas sympy pyyaml seaborn requests "
-    "&& pip install --no-deps rational-activations compressed-tensors pykan==0.2.8 neuraloperator==2.0.0 tensorly tensorly-torch opt_einsum"
+    "pip install scikit-learn pillow PyWavelets matplotlib scipy tqdm transformers loguru psutil pydantic pandas sympy pyyaml seaborn "
+    "requests && pip install --no-deps rational-activations compressed-tensors pykan==0.2.8 neuraloperator==2.0.0 tensorly tensorly-torch opt_einsum"
 )
 PACKAGES = (  # (module, package): everything that is imported, looked for before any work
     ("rational.torch", "rational-activations"),

@@ -137,8 +137,8 @@ def fourier_networks(small: bool) -> list[Network]:
             name="gfnet-digits",
             title="A classifier of digits with GFNet's global filters",
             package="GFNet",
-            about=f"two blocks with global filters of {channels} channels on the 8 x 8 grid, the published file's parameters and formula, on "
-            "the 1437 training images of scikit-learn's digits",
+            about=f"two blocks with global filters of {channels} channels on the 8 x 8 grid, the published file's parameters and "
+            "formula, on the 1437 training images of scikit-learn's digits",
             data=digits_on_grid,
             build=lambda dtype: _gfnet(dtype, channels),
             unit=lambda model: model[1].filter,

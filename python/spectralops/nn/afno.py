@@ -13,23 +13,26 @@ from .long_conv import positive
 
 
 class AFNO2D(nn.Module):
-    r"""y = x + irfft2(shrink(act(X w1 + b1) w2 + b2)), X = rfft2(x): one complex MLP, in blocks of channels, for all the modes kept.
+    r"""y = x + irfft2(shrink(act(X w1 + b1) w2 + b2)), X = rfft2(x): one complex MLP, in blocks of channels, for all
+    the modes kept.
 
     Args:
         hidden_size, num_blocks: C and nb, bs = C / nb. hidden_size_factor: hidden channels of a block over bs.
-        sparsity_threshold: of the soft shrinkage, None: 0.01, in "dpot" 0. hard_thresholding_fraction: the part of the modes kept by
-            "afno" and "physicsnemo". modes: rows and columns kept by "dpot".
-        variant, activation: :func:`spectralops.spectral_mlp`'s, which also has the backends, the derivatives and what is saved:
-            "afno" NVlabs', "physicsnemo" FourCastNet's and PhysicsNeMo's, "dpot" DPOT's, "aff" AFFNet's, where the MLP is a mask.
+        sparsity_threshold: of the soft shrinkage, None: 0.01, in "dpot" 0. hard_thresholding_fraction: the part of
+            the modes kept by "afno" and "physicsnemo". modes: rows and columns kept by "dpot".
+        variant, activation: :func:`spectralops.spectral_mlp`'s, which also has the backends, the derivatives and what
+            is saved: "afno" NVlabs', "physicsnemo" FourCastNet's and PhysicsNeMo's, "dpot" DPOT's, "aff" AFFNet's,
+            where the MLP is a mask.
         channels_first: x is (B, C, h, w).
 
-    Parameters: `w1` (2, nb, bs, bs f), `b1` (2, nb, bs f), `w2` (2, nb, bs f, bs), `b2` (2, nb, bs), real and imaginary part in front,
-    normal with deviation 0.02, "dpot" uniform in [0, 1 / (bs^2 f)), as upstream's modules have them.
+    Parameters: `w1` (2, nb, bs, bs f), `b1` (2, nb, bs f), `w2` (2, nb, bs f, bs), `b2` (2, nb, bs), real and
+    imaginary part in front, normal with deviation 0.02, "dpot" uniform in [0, 1 / (bs^2 f)), as upstream's modules
+    have them.
 
     forward(x, spatial_size=None): x (B, h, w, C), or (B, h w, C) with spatial_size (h, w), by default a square.
 
-    Source: J. Guibas et al., Adaptive Fourier Neural Operators, 2021; Z. Hao et al., DPOT, 2024; Z. Huang et al., Adaptive Frequency
-    Filters As Efficient Global Token Mixers, 2023.
+    Source: J. Guibas et al., Adaptive Fourier Neural Operators, 2021; Z. Hao et al., DPOT, 2024; Z. Huang et al.,
+    Adaptive Frequency Filters As Efficient Global Token Mixers, 2023.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class AFNO2D(nn.Module):
 
     @property
     def hard_thresholding_fraction(self) -> float:
-        """From two integers: torch.compile would trace a float attribute that differs between modules as a symbol, and sizes depend on it."""
+        """From two integers: a float that differs between modules is a symbol to torch.compile, and sizes depend on it."""
         part, whole = self._kept
         return part / whole
 
@@ -82,13 +85,14 @@ class AFNO2D(nn.Module):
     def forward(self, x: Tensor, spatial_size: tuple[int, int] | None = None) -> Tensor:
         _check.tensor("x", x)
         if x.dim() not in (3, 4) or x.dim() == 3 and self.channels_first:
-            takes = f"(B, {self.hidden_size}, h, w)" if self.channels_first else f"(B, h, w, {self.hidden_size}) or (B, h w, {self.hidden_size})"
-            raise ValueError(f"x must have shape {takes}; got {_check.shape(x)}")
+            last = "(B, h, w, C) or (B, h w, C)"
+            takes = "(B, C, h, w)" if self.channels_first else last
+            raise ValueError(f"x must have shape {takes}, C = {self.hidden_size}; got {_check.shape(x)}")
         z = x.movedim(1, -1) if self.channels_first else x
         if x.dim() == 3:
             h, w = (math.isqrt(x.shape[1]),) * 2 if spatial_size is None else spatial_size
             if h * w != x.shape[1]:
-                raise ValueError(f"spatial_size must be given for the {x.shape[1]} tokens of x, and be their grid; got {spatial_size}")
+                raise ValueError(f"spatial_size must be the grid of the {x.shape[1]} tokens of x; got {spatial_size}")
             z = x.reshape(x.shape[0], h, w, x.shape[2])
         y = spectral_mlp(
             z, self.w1, self.b1, self.w2, self.b2, threshold=self.sparsity_threshold, activation=self.activation,

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
 
-
-def no_autocast(like: Tensor):
-    """A context in which products are of their operands' dtype."""
-    if like.is_meta:  # a device that autocast does not know
-        return contextlib.nullcontext()
-    return torch.autocast(like.device.type, enabled=False)
+from ..ops.plain import no_autocast
 
 
 def exponential_sum(c: Tensor, rate: Tensor, length: int, imaginary: tuple[Tensor, Tensor] | None = None) -> Tensor:

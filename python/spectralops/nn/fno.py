@@ -11,7 +11,8 @@ from .spectral_conv import SpectralConv
 
 
 class FNOBlock(SpectralConv):
-    r"""y = GELU(F^{-1}(W_f F x) + S x + b), :class:`SpectralConv` with a 1x1 convolution beside it and GELU (erf) after it, all one call.
+    r"""y = GELU(F^{-1}(W_f F x) + S x + b), :class:`SpectralConv` with a 1x1 convolution beside it and GELU (erf)
+    after it, all one call.
 
     Args: channels: C. modes. activation: "gelu" or None. The others are SpectralConv's, and so are the parameters.
     """
@@ -25,19 +26,21 @@ def _pointwise(rank: int, inputs: int, outputs: int, place: dict) -> nn.Module:
 
 
 class FNO(nn.Module):
-    r"""Fourier neural operator: y = Q(block(.. block(P(x)))), x (B, Ci, n_1, .., n_D) -> (B, Co, n_1, .., n_D) on any grid.
+    r"""Fourier neural operator: y = Q(block(.. block(P(x)))), x (B, Ci, n_1, .., n_D) -> (B, Co, n_1, .., n_D) on any
+    grid.
 
-    P and Q are pointwise, two layers with GELU between, Q's hidden width `projection`, P's `lifting`; the last of the blocks has no
-    GELU. With `grid` the coordinates 0 .. 1 - 1 / n_d of the points are further input channels.
+    P and Q are pointwise, two layers with GELU between, Q's hidden width `projection`, P's `lifting`; the last of the
+    blocks has no GELU. With `grid` the coordinates 0 .. 1 - 1 / n_d of the points are further input channels.
 
     Args:
-        in_channels, out_channels, modes: D = 1 to 3 is the number of modes. width: channels of the blocks. layers: how many blocks.
-        lifting, projection: hidden widths, default 2 width. The others go to :class:`FNOBlock`: factorization, rank, separable,
-        layout, norm, backend.
+        in_channels, out_channels: Ci and Co. modes: D = 1 to 3 numbers. width: channels of the blocks. layers: how
+            many blocks. lifting, projection: hidden widths, default 2 width. The others go to :class:`FNOBlock`:
+            factorization, rank, separable, layout, norm, backend.
 
     Parameters: `lift` and `project`, each an nn.Sequential of two 1x1 convolutions, `blocks`.
 
-    forward(x). Results on a finer grid are those of the same function of the coarser one's modes: frequencies stay what they are.
+    forward(x). Results on a finer grid are those of the same function of the coarser one's modes: frequencies stay
+    what they are.
 
     Source: Z. Li et al., Fourier Neural Operator for Parametric Partial Differential Equations, 2021.
     """
@@ -65,7 +68,8 @@ class FNO(nn.Module):
             raise ValueError(f"modes must have one to three entries; got {modes}")
         self.in_channels, self.grid, self.rank = in_channels, grid, rank
         hidden, last = 2 * width if lifting is None else lifting, 2 * width if projection is None else projection
-        self.lift = nn.Sequential(_pointwise(rank, in_channels + rank * grid, hidden, place), nn.GELU(), _pointwise(rank, hidden, width, place))
+        first = in_channels + rank * grid
+        self.lift = nn.Sequential(_pointwise(rank, first, hidden, place), nn.GELU(), _pointwise(rank, hidden, width, place))
         kinds = ["gelu"] * (layers - 1) + [None]
         self.blocks = nn.ModuleList(FNOBlock(width, modes, activation=kind, **more, **place) for kind in kinds)
         self.project = nn.Sequential(_pointwise(rank, width, last, place), nn.GELU(), _pointwise(rank, last, out_channels, place))
@@ -77,7 +81,8 @@ class FNO(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         _check.tensor("x", x)
         if x.dim() != self.rank + 2 or x.shape[1] != self.in_channels:
-            raise ValueError(f"x must have shape (B, {self.in_channels}, {', '.join(f'n{d + 1}' for d in range(self.rank))}); got {_check.shape(x)}")
+            sizes = ", ".join(f"n{d + 1}" for d in range(self.rank))
+            raise ValueError(f"x must have shape (B, {self.in_channels}, {sizes}); got {_check.shape(x)}")
         if self.grid:
             x = torch.cat([x, *(self._coordinate(x, d) for d in range(self.rank))], 1)
         x = self.lift(x)

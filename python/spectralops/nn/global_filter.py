@@ -11,16 +11,19 @@ from .long_conv import positive
 
 
 class GlobalFilter(nn.Module):
-    r"""y = irfft2(W rfft2(x)) over a grid of a x b tokens, a circular convolution of each channel as large as the grid.
+    r"""y = irfft2(W rfft2(x)) over a grid of a x b tokens, a circular convolution of each channel as large as the
+    grid.
 
     Args:
-        dim: C. h, w: rows and columns of the half spectrum, a and b // 2 + 1: the grids are h x (2 w - 2) and h x (2 w - 1).
+        dim: C. h, w: rows and columns of the half spectrum, a and b // 2 + 1, b = 2 w - 2 or 2 w - 1.
         backend: :func:`spectralops.spectral_filter`'s.
 
-    Parameters: `complex_weight` (h, w, C, 2), real and imaginary part, normal with deviation 0.02, as upstream's, whose state loads.
+    Parameters: `complex_weight` (h, w, C, 2), real and imaginary part, normal with deviation 0.02, as upstream's,
+    whose state loads.
 
-    forward(x, spatial_size=None): x (B, a b, C), or (B, a, b, C); spatial_size (a, b), by default h and what remains. Returns x's shape
-    and dtype, where upstream returns float32; sums are float32 (float64 for float64) and rounded once.
+    forward(x, spatial_size=None): x (B, a b, C), or (B, a, b, C); spatial_size (a, b), by default h and what remains.
+    Returns x's shape and dtype, where upstream returns float32; sums are float32 (float64 for float64) and rounded
+    once.
 
     :meth:`resized` gives the filter for another grid.
 
@@ -56,7 +59,7 @@ class GlobalFilter(nn.Module):
 
     @torch.no_grad()
     def resized(self, h: int, w: int) -> GlobalFilter:
-        """A new module for a half spectrum of h x w, its weight interpolated bicubically, as upstream does to fine-tune on larger images."""
+        """A new module for a half spectrum of h x w, its weight interpolated bicubically, as upstream does for larger images."""
         like = self.complex_weight
         new = type(self)(self.dim, h, w, backend=self.backend, device=like.device, dtype=like.dtype)
         flat = like.flatten(2).permute(2, 0, 1)[None].float()

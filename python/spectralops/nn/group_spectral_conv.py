@@ -25,8 +25,9 @@ def _acts(g: int, w: Tensor) -> Tensor:
 def group_weight(base: Tensor, size: int) -> Tensor:
     r"""The weight of all pairs of group elements from one base, W[(i, h), (o, g)](k) = B[i, o, g^-1 h](g^-1 k).
 
-    base: (Ci, Co, size, 2 m - 1, 2 m - 1), real: B(k) = (Q(k) + Q(-k)) / 2 + i (Q(k) - Q(-k)) / 2 for Q = base[..., k], frequencies -(m - 1)
-    .. m - 1, the spectrum of any real kernel, each of its numbers once. size: 4, or 8 with reflections.
+    base: (Ci, Co, size, 2 m - 1, 2 m - 1), real: B(k) = (Q(k) + Q(-k)) / 2 + i (Q(k) - Q(-k)) / 2 for Q = base,
+    frequencies -(m - 1) .. m - 1, the spectrum of any real kernel, each of its numbers once. size: 4, or 8 with
+    reflections.
 
     Returns (Ci size, Co size, 2 m - 1, m, 2), as :func:`spectralops.spectral_conv` takes it.
     """
@@ -36,7 +37,7 @@ def group_weight(base: Tensor, size: int) -> Tensor:
     half = rows // 2
     columns = []
     for g in range(size):
-        # g^-1 h for every h: the permutation that takes g h' to h'
+        # order[h] = g^-1 h
         order = [0] * size
         for h in range(size):
             order[_product(g, h)] = h
@@ -48,14 +49,16 @@ def group_weight(base: Tensor, size: int) -> Tensor:
 class GroupSpectralConv(nn.Module):
     r"""The layer of a G-FNO: x (B, Ci G, n, n) -> (B, Co G, n, n), channel c G + g carrying group element g.
 
-    G = 4 rotations by 90 degrees, or 8 with reflections. With x[:, c, g] = u(g, .) a field on the group, the layer commutes with
-    u(h, p) -> u(r^-1 h, r^-1 p) for every r of the group, as :func:`group_weight` has it, on square grids of any size.
+    G = 4 rotations by 90 degrees, or 8 with reflections. With x[:, c, g] = u(g, .) a field on the group, the layer
+    commutes with u(h, p) -> u(r^-1 h, r^-1 p) for every r of the group, as :func:`group_weight` has it, on square
+    grids of any size.
 
-    Args: in_channels, out_channels: Ci and Co, in fields on the group. modes: m, frequencies -(m - 1) .. m - 1 along both dimensions.
+    Args: in_channels, out_channels: Ci and Co, in fields on the group. modes: m, frequencies -(m - 1) .. m - 1 along
+    both dimensions.
     reflection: whether the group has reflections. norm, backend: :func:`spectralops.spectral_conv`'s.
 
-    Parameters: `weight` (Ci, Co, G, 2 m - 1, 2 m - 1), real numbers that make up Hermitian spectra; normal, of variance
-    1 / (G (Ci + Co)).
+    Parameters: `weight` (Ci, Co, G, 2 m - 1, 2 m - 1), real numbers that make up Hermitian spectra; normal, of
+    variance 1 / (G (Ci + Co)).
 
     Source: J. Helwig et al., Group Equivariant Fourier Neural Operators for Partial Differential Equations, 2023.
     """
@@ -74,9 +77,11 @@ class GroupSpectralConv(nn.Module):
     ):
         super().__init__()
         positive(in_channels=in_channels, out_channels=out_channels, modes=modes)
-        self.in_channels, self.out_channels, self.modes, self.norm, self.backend = in_channels, out_channels, modes, norm, backend
+        self.in_channels, self.out_channels, self.modes = in_channels, out_channels, modes
+        self.norm, self.backend = norm, backend
         self.group_size, rows = 8 if reflection else 4, 2 * modes - 1
-        self.weight = nn.Parameter(torch.empty(in_channels, out_channels, self.group_size, rows, rows, device=device, dtype=dtype))
+        shape = (in_channels, out_channels, self.group_size, rows, rows)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.reset_parameters()
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import basis as B
 from ..basis import Basis, BSpline, Mix
 from ..ops.kan_basis import RADIAL, RELU_POWER
+from ..ops.plain import exporting
 
 # name -> the class and the arguments that stand where none are given: those of the layer each basis comes from
 NAMES: dict[str, tuple[type[Basis], dict]] = {
@@ -78,12 +79,6 @@ def mean_square(basis: Basis) -> float:
         inputs = table.shape[0] if isinstance(part, BSpline) and table is not None else 1
         total += part(x.expand(-1, inputs)).square().sum(-1).mean().item()
     return total or 1.0
-
-
-def exporting() -> bool:
-    """Whether torch.export, torch.onnx or torch.jit.trace is following the call: then the modules use the plain formula, of
-    standard operators only, so that what is exported needs nothing of this package."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def chosen(backend: str | None) -> str | None:

@@ -15,7 +15,7 @@ FACTORIZATIONS = (None, "cp", "tucker", "tt")
 
 
 def factor_shapes(kind: str, shape: tuple[int, ...], ranks: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Of the tensors of a factorisation in `spectral_conv`'s order. ranks: cp (R,), tucker one a dimension, tt those between them."""
+    """Of the factors in `spectral_conv`'s order. ranks: cp (R,), tucker one a dimension, tt those between them."""
     if kind == "cp":
         return [ranks, *((n, ranks[0]) for n in shape)]
     if kind == "tucker":
@@ -39,8 +39,8 @@ def _ranks_at(kind: str, shape: tuple[int, ...], t: float) -> tuple[int, ...]:
 
 
 def choose_ranks(kind: str, shape: tuple[int, ...], rank: float | int | tuple[int, ...]) -> tuple[int, ...]:
-    """An int: that rank, or at most that where there are several; a tuple: these; a float: the largest ranks of at most this part of the
-    dense tensor's numbers."""
+    """An int: that rank, or at most that where there are several; a tuple: these; a float: the largest ranks of at
+    most this part of the dense tensor's numbers."""
     count = {"cp": 1, "tucker": len(shape), "tt": len(shape) - 1}[kind]
     if isinstance(rank, (tuple, list)):
         if len(rank) != count or any(_check.integer("rank", r) < 1 for r in rank):
@@ -61,25 +61,28 @@ def choose_ranks(kind: str, shape: tuple[int, ...], rank: float | int | tuple[in
 
 
 class SpectralConv(nn.Module):
-    r"""y = act(F^{-1}(W_f F x) + S x + b) on the lowest frequencies, the layer of an FNO: x (B, Ci, n_1, .., n_D) -> (B, Co, n'_1, .., n'_D).
+    r"""y = act(F^{-1}(W_f F x) + S x + b) on the lowest frequencies, the layer of an FNO: x (B, Ci, n_1, .., n_D) ->
+    (B, Co, n'_1, .., n'_D).
 
     Args:
-        in_channels, out_channels: Ci and Co. modes: kept modes along each of the D = 1 to 3 dimensions: with layout "neuralop" m_d rows
-            about frequency 0 and m_D // 2 + 1 columns, with "corner" m_d rows on either side of 0 and m_D columns.
-        factorization: None (dense), "cp", "tucker" or "tt"; factors are never multiplied out. rank: an int or a tuple: the ranks; a
-            float: the part of the dense weight's numbers that the factors may have.
-        separable: one number a channel and mode, Co = Ci. norm, activation: as :func:`spectralops.spectral_conv`, whose backend and
-            derivatives these are. bias: whether there is b. skip: whether there is S, a 1x1 convolution (unchanged grids only).
+        in_channels, out_channels: Ci and Co. modes: kept modes along each of the D = 1 to 3 dimensions: with layout
+            "neuralop" m_d rows about frequency 0 and m_D // 2 + 1 columns, with "corner" m_d rows on either side of 0
+            and m_D columns.
+        factorization: None (dense), "cp", "tucker" or "tt"; factors are never multiplied out. rank: an int or a
+            tuple: the ranks; a float: the part of the dense weight's numbers that the factors may have.
+        separable: one number a channel and mode, Co = Ci. norm, activation: as :func:`spectralops.spectral_conv`,
+            whose backend and derivatives these are. bias: whether there is b. skip: whether there is S, a 1x1
+            convolution (unchanged grids only).
 
-    Parameters, all real: `weight` (Ci, Co, m_1, .., m_D // 2 + 1, 2) or, separable, (C, ..., 2), or the list `factors` in tensorly's
-    order, each with a trailing 2; `bias` (Co,), `skip` (Co, Ci), or None. Complex entries of the whole weight are normal with variance
-    2 / (Ci + Co), as neuraloperator's; b too, S as nn.Conv's.
+    Parameters, all real: `weight` (Ci, Co, m_1, .., m_D // 2 + 1, 2) or, separable, (C, ..., 2), or the list
+    `factors` in tensorly's order, each with a trailing 2; `bias` (Co,), `skip` (Co, Ci), or None. Complex entries of
+    the whole weight are normal with variance 2 / (Ci + Co), as neuraloperator's; b too, S as nn.Conv's.
 
-    forward(x, output_size=None, skip=None): output_size the grid of the result, frequencies staying what they are; skip a tensor of
-    the result's shape to add, where the module has no S.
+    forward(x, output_size=None, skip=None): output_size the grid of the result, frequencies staying what they are;
+    skip a tensor of the result's shape to add, where the module has no S.
 
-    Source: Z. Li et al., Fourier Neural Operator for Parametric Partial Differential Equations, 2021; J. Kossaifi et al.,
-    Multi-Grid Tensorized Fourier Neural Operator, 2023.
+    Source: Z. Li et al., Fourier Neural Operator for Parametric Partial Differential Equations, 2021; J. Kossaifi et
+    al., Multi-Grid Tensorized Fourier Neural Operator, 2023.
     """
 
     def __init__(
@@ -103,9 +106,10 @@ class SpectralConv(nn.Module):
         super().__init__()
         modes = (modes,) if isinstance(modes, int) else tuple(modes)
         positive(in_channels=in_channels, out_channels=out_channels, **{f"modes[{d}]": m for d, m in enumerate(modes)})
-        for name, value, among in (("factorization", factorization, FACTORIZATIONS), ("layout", layout, LAYOUTS), ("norm", norm, NORMS),
-                                   ("activation", activation, ACTIVATIONS)):  # fmt: skip
-            _check.choice(name, value, among)
+        _check.choice("factorization", factorization, FACTORIZATIONS)
+        _check.choice("layout", layout, LAYOUTS)
+        _check.choice("norm", norm, NORMS)
+        _check.choice("activation", activation, ACTIVATIONS)
         if not 1 <= len(modes) <= 3:
             raise ValueError(f"modes must have one to three entries; got {modes}")
         if separable and in_channels != out_channels:
@@ -154,15 +158,18 @@ class SpectralConv(nn.Module):
         _check.tensor("x", x)
         rank = len(self.modes)
         if x.dim() != rank + 2 or x.shape[1] != self.in_channels:
-            raise ValueError(f"x must have shape (B, {self.in_channels}, {', '.join(f'n{d + 1}' for d in range(rank))}); got {_check.shape(x)}")
+            sizes = ", ".join(f"n{d + 1}" for d in range(rank))
+            raise ValueError(f"x must have shape (B, {self.in_channels}, {sizes}); got {_check.shape(x)}")
         if skip is not None and self.skip is not None:
             raise ValueError("skip is given, and the module has one of its own")
+        weight = self.weight if self.factors is None else tuple(self.factors)
         return spectral_conv(
-            x, self.weight if self.factors is None else tuple(self.factors), modes=self.modes, norm=self.norm, output_size=output_size,
-            layout=self.layout, skip=self.skip if skip is None else skip, bias=self.bias, activation=self.activation,
+            x, weight, modes=self.modes, norm=self.norm, output_size=output_size, layout=self.layout,
+            skip=self.skip if skip is None else skip, bias=self.bias, activation=self.activation,
             factorization=self.factorization, backend=self.backend,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
         kind = "" if self.factorization is None else f", factorization={self.factorization!r}"
-        return f"{self.in_channels}, {self.out_channels}, modes={self.modes}{kind}, separable={self.separable}, layout={self.layout!r}"
+        how = f"separable={self.separable}, layout={self.layout!r}"
+        return f"{self.in_channels}, {self.out_channels}, modes={self.modes}{kind}, {how}"

@@ -11,16 +11,19 @@ from .long_conv import positive
 
 
 class SpectralGate1d(nn.Module):
-    r"""y = LayerNorm(x + dropout(irfft(modReLU(g rfft(x))))), g = base_filter + MLP(mean of x): x (B, N, D) -> (B, N, D).
+    r"""y = LayerNorm(x + dropout(irfft(modReLU(g rfft(x))))), g = base_filter + MLP(mean of x): x (B, N, D) -> (B, N,
+    D).
 
-    One gate a head and frequency, real, shared by the D / heads channels of a head; modReLU(z) = z relu(|z| + bias) / (|z| + 1e-6).
+    One gate a head and frequency, real, shared by the D / heads channels of a head; modReLU(z) = z relu(|z| + bias) /
+    (|z| + 1e-6).
 
     Args:
-        embed_dim: D. seq_len: N; shorter sequences are a ValueError. num_heads. dropout. adaptive: whether there is the MLP.
+        embed_dim: D. seq_len: N; shorter sequences are a ValueError. num_heads. dropout. adaptive: whether there is
+            the MLP.
         backend: :func:`spectralops.spectral_gate1d`'s.
 
-    Parameters as upstream's MultiHeadSpectralAttention, whose state loads, K = N // 2 + 1: `base_filter` (heads, K, 1), ones,
-    `adaptive_mlp` (Linear(D, D), GELU, Linear(D, heads K)), `modrelu_bias` (heads, K, 1), zeros, `norm`.
+    Parameters as upstream's MultiHeadSpectralAttention, whose state loads, K = N // 2 + 1: `base_filter` (heads, K,
+    1), ones, `adaptive_mlp` (Linear(D, D), GELU, Linear(D, heads K)), `modrelu_bias` (heads, K, 1), zeros, `norm`.
 
     Source: J. Fein-Ashley et al., The FFT Strikes Back: An Efficient Alternative to Self-Attention, 2025.
     """
@@ -41,7 +44,8 @@ class SpectralGate1d(nn.Module):
         positive(embed_dim=embed_dim, seq_len=seq_len, num_heads=num_heads)
         if embed_dim % num_heads:
             raise ValueError(f"num_heads must divide embed_dim, {embed_dim}; got {num_heads}")
-        self.embed_dim, self.seq_len, self.num_heads, self.adaptive, self.backend = embed_dim, seq_len, num_heads, adaptive, backend
+        self.embed_dim, self.seq_len, self.num_heads = embed_dim, seq_len, num_heads
+        self.adaptive, self.backend = adaptive, backend
         self.freq_bins, place = seq_len // 2 + 1, {"device": device, "dtype": dtype}
         self.base_filter = nn.Parameter(torch.empty(num_heads, self.freq_bins, 1, **place))
         if adaptive:

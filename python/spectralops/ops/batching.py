@@ -1,20 +1,9 @@
-"""What operators share around their calls: the batching rule of independent problems (rows are merged where only rows are batched,
-else one call each), and the guard against autocast."""
+"""The batching rule of operators whose problems are independent: rows are merged where only rows are batched, else one call each."""
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
-
-
-def full_precision(x: Tensor):
-    """Autocast must not round what an operator computes inside: transforms and their tables."""
-    kind = x.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind):  # a device that autocast does not know, or nothing to do
-        return contextlib.nullcontext()
-    return torch.autocast(kind, enabled=False)
 
 
 def rows_or_each(op, rows: tuple[int, ...], alone=lambda args: True):

@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .batching import full_precision, rows_or_each
+from .batching import rows_or_each
 from .fft_conv_reference import compute_dtype
-from .istft_head import exporting
+from .plain import exporting, no_autocast
 
 SMALL = 2  # b: up to here the blocks are written out
 TOKENS = 512  # of a block on a CPU
@@ -87,7 +87,7 @@ def linear(x, weight, scaling, transposed, backend=None):
     if x.shape[0] == 0 or weight.numel() == 0:
         return x.new_zeros(x.shape[0], other * b)
     args = (x, weight, scaling, transposed)
-    with full_precision(args[0]):
+    with no_autocast(args[0]):
         return backends.select("circulant_linear", backend, *args)(*args)
 
 
@@ -101,7 +101,7 @@ def gradient(x, grad, block, scaling, backend=None):
     if x.numel() == 0 or grad.numel() == 0:
         return x.new_zeros(grad.shape[1] // block, x.shape[1] // block, block, dtype=compute_dtype(x))
     args = (x, grad, block, scaling)
-    with full_precision(args[0]):
+    with no_autocast(args[0]):
         return backends.select("circulant_linear_gradient", backend, *args)(*args)
 
 

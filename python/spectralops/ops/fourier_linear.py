@@ -19,9 +19,9 @@ from torch.autograd import Function
 from . import fourier_linear_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .batching import full_precision, rows_or_each
+from .batching import rows_or_each
 from .fft_conv_reference import compute_dtype
-from .istft_head import exporting
+from .plain import exporting, no_autocast
 
 
 def _check_sizes(x, spectrum, indices, weight, bias, outputs, inputs, transposed) -> None:
@@ -45,7 +45,7 @@ def linear(x, spectrum, indices, weight, bias, outputs, inputs, scaling, transpo
     if x.shape[0] == 0:
         return x.new_empty(0, inputs if transposed else outputs)
     args = (x, spectrum, indices, weight, bias, outputs, inputs, scaling, transposed)
-    with full_precision(args[0]):
+    with no_autocast(args[0]):
         return backends.select("fourier_linear", backend, *args)(*args)
 
 
@@ -55,7 +55,7 @@ def gradient(x, grad, indices, outputs, inputs, scaling, backend=None):
     if tuple(x.shape[1:]) != (inputs,) or tuple(grad.shape) != (x.shape[0], outputs) or indices.shape[0] != 2:
         raise ValueError(f"x {tuple(x.shape)} and grad {tuple(grad.shape)} must be (T, {inputs}) and (T, {outputs})")
     args = (x, grad, indices, outputs, inputs, scaling)
-    with full_precision(args[0]):
+    with no_autocast(args[0]):
         return backends.select("fourier_linear_gradient", backend, *args)(*args)
 
 
@@ -68,7 +68,7 @@ def both(grad, x, spectrum, indices, weight, outputs, inputs, scaling, backend=N
     if x.shape[0] == 0:
         return x.new_empty(x.shape), spectrum.new_zeros(spectrum.shape, dtype=compute_dtype(x))
     args = (grad, x, spectrum, indices, weight, outputs, inputs, scaling)
-    with full_precision(args[0]):
+    with no_autocast(args[0]):
         return backends.select("fourier_linear_backward", backend, *args)(*args)
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from .batching import full_precision
 from .fft_conv_reference import compute_dtype
+from .plain import no_autocast
 
 VARIANTS = ("plain", "symexp", "cos")
 _kept: dict[tuple, tuple[Tensor, Tensor]] = {}
@@ -105,7 +105,7 @@ def imdct_head(
         if tuple(window.shape) != (frame_len,):
             raise ValueError(f"window must have shape ({frame_len},); got {_check.shape(window)}")
     w = default if window is None else window.to(dtype)
-    with full_precision(x):
+    with no_autocast(x):
         c = coefficients(x.to(dtype), variant, 100.0 if max_magnitude is None else float(max_magnitude)) @ matrix  # (B, L, N)
     low, high = c[..., : size // 2], c[..., size // 2 :]
     first = torch.cat([high, -high.flip(-1)], -1) * w[:size]

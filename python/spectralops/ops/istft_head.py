@@ -22,8 +22,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from . import istft_head_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
-from .batching import full_precision, rows_or_each
+from .batching import rows_or_each
 from .fft_conv_reference import compute_dtype
+from .plain import exporting, no_autocast
 
 _NOLA = 1e-11  # the least sum of squared windows that may be divided by, torch.istft's
 
@@ -92,7 +93,7 @@ def head(x, window, n, size, hop, start, length, normalize, variant, limit, back
     kept = _window(window, n, size, compute_dtype(x), x.device)
     scale = kept.scale(x.shape[1], hop, start, length) if normalize else None
     args = (x, kept.whole, scale, hop, start, length, variant, limit)
-    with full_precision(args[0]):
+    with no_autocast(args[0]):
         return backends.select("istft_head", backend, *args)(*args)
 
 
@@ -113,7 +114,7 @@ def head_backward(grad, x, window, n, size, frames, hop, start, normalize, varia
     kept = _window(window, n, size, compute_dtype(grad), grad.device)
     scale = kept.scale(frames, hop, start, length) if normalize else None
     args = (grad, x, kept.whole, scale, frames, hop, start, variant, limit)
-    with full_precision(args[0]):
+    with no_autocast(args[0]):
         return backends.select("istft_head_backward", backend, *args)(*args)
 
 
@@ -196,11 +197,6 @@ for _f in (_Linear, _Adjoint, _Head):
 
 
 # ---- the public function ---------------------------------------------------------------------------------------------
-
-
-def exporting() -> bool:
-    """Whether a graph is made for another runtime: torch.export, torch.onnx, torch.jit."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def run(x, window, call, variant, limit, backend, export=False) -> Tensor:

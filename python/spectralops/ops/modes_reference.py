@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .fft_conv_reference import compute_dtype
-from .plain import exporting, no_autocast
+from .plain import constant, exporting, no_autocast, turns
 from .spectral_filter_reference import real_ends
 
 ACTIVATIONS = ("identity", "gelu")
@@ -53,10 +53,23 @@ class Modes(NamedTuple):
 
 def factor(modes: Modes, d: int, dtype: torch.dtype, device) -> tuple[Tensor, Tensor]:
     """cos, sin (M_d, N_d) of theta_d, exact in the phase: f n is reduced modulo N_d as an integer."""
-    size = modes.sizes[d]
-    turns = (modes.frequencies(d, device)[:, None] * torch.arange(size, device=device)) % size
-    angle = turns.to(torch.float64) * (2 * math.pi / size)
+    if exporting():
+        sizes, like = (modes.sizes[d], modes.starts[d], modes.shifts[d], modes.counts[d]), torch.empty(0, device=device)
+        return constant(_cosines, sizes, like, dtype), constant(_sines, sizes, like, dtype)
+    angle = turns(modes.frequencies(d, device), torch.arange(modes.sizes[d], device=device), modes.sizes[d])
     return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def _angles(size: int, start: int, shift: int, count: int) -> Tensor:
+    return turns(start + (torch.arange(count) + shift) % count, torch.arange(size), size)
+
+
+def _cosines(*sizes: int) -> Tensor:
+    return _angles(*sizes).cos()
+
+
+def _sines(*sizes: int) -> Tensor:
+    return _angles(*sizes).sin()
 
 
 def count(modes: Modes, dtype: torch.dtype, device) -> Tensor:
@@ -66,6 +79,8 @@ def count(modes: Modes, dtype: torch.dtype, device) -> Tensor:
 
 def _turned(re: Tensor, im: Tensor | None, cos: Tensor, sin: Tensor, d: int) -> tuple[Tensor, Tensor]:
     """(re + i im) (.., N_d at dimension d, ..) times exp(-i theta_d), summed over n: (.., M_d, ..)."""
+    if im is not None and cos.shape == (1, 1):  # a dimension of one point: theta is 0
+        return re, im
 
     def along(t, matrix):
         with no_autocast(t):  # which would narrow the product
@@ -83,9 +98,14 @@ def wide(modes: Modes) -> bool:
     return not exporting() and half and any(n > 64 and 4 * m > n for m, n in zip(modes.counts, modes.sizes))
 
 
+def _outer(modes: Modes, first: int) -> tuple[int, ...]:
+    """The dimensions but the last that have more than one point."""
+    return tuple(first + d for d in (0, 1) if modes.sizes[d] > 1)
+
+
 def _fast_dft(x: Tensor, modes: Modes, first: int) -> Tensor:
     """Complex, unscaled."""
-    out = torch.fft.rfftn(x, dim=(first, first + 1, first + 2))
+    out = torch.fft.rfftn(x, dim=(*_outer(modes, first), first + 2))
     for d in range(3):
         index = modes.frequencies(d, x.device) % modes.sizes[d]
         if modes.counts[d] < out.shape[first + d] or modes.starts[d] or modes.shifts[d]:
@@ -101,7 +121,7 @@ def _fast_idft(spectrum: Tensor, modes: Modes, first: int) -> Tensor:
             shape = list(spectrum.shape)
             shape[first + d] = size
             spectrum = spectrum.new_zeros(shape).index_copy(first + d, index, spectrum)
-    lines = torch.fft.ifftn(spectrum, dim=(first, first + 1), norm="forward")
+    lines = torch.fft.ifftn(spectrum, dim=outer, norm="forward") if (outer := _outer(modes, first)) else spectrum
     return torch.fft.irfft(real_ends(lines, modes.sizes[2], first + 2), n=modes.sizes[2], dim=first + 2, norm="forward")
 
 
@@ -151,26 +171,20 @@ def idft(spectrum, modes, last, scale, doubled, skip, bias, grad, activation, dt
     return y.to(dtype).contiguous()
 
 
-def _complex(t: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.view_as_complex(t.to(dtype).contiguous())
+def matrix(t: Tensor) -> Tensor:
+    """Complex numbers a + ib (.., 2) as what multiplies a row (re, im) by them, [[a, b], [-b, a]] (.., 2, 2)."""
+    return torch.stack([t, torch.stack([-t[..., 1], t[..., 0]], -1)], -2)
 
 
 def mix(spectrum: Tensor, weight: Tensor, adjoint: bool) -> Tensor:
     """(B, Ci, P, 2) -> (B, Co, P, 2), or, adjoint, back."""
-    if exporting():  # what is exported is real: a product with [[re, im], [-im, re]], for each mode
-        re, im = weight.to(spectrum.dtype).unbind(-1)  # (Ci, Co, P)
-        im = -im if adjoint else im
-        matrix = torch.stack([torch.stack([re, im], -1), torch.stack([-im, re], -1)], -2)  # (Ci, Co, P, 2, 2)
-        matrix = matrix.permute(2, *((1, 3, 0, 4) if adjoint else (0, 3, 1, 4))).flatten(3).flatten(1, 2)  # (P, 2 Ci, 2 Co)
-        with no_autocast(spectrum):
-            out = spectrum.permute(2, 0, 1, 3).flatten(2) @ matrix
-        return out.unflatten(2, (-1, 2)).permute(1, 2, 0, 3).contiguous()
-    a, w = _complex(spectrum, spectrum.dtype), _complex(weight, spectrum.dtype)
-    out = torch.einsum("bop,iop->bip", a, w.conj_physical()) if adjoint else torch.einsum("bip,iop->bop", a, w)
-    return torch.view_as_real(out.contiguous())
+    w = matrix(weight.to(spectrum.dtype))
+    with no_autocast(spectrum):
+        out = torch.einsum("bopT,iopST->bipS" if adjoint else "bipS,iopST->bopT", spectrum, w)
+    return out.contiguous()
 
 
 def mix_gradient(spectrum: Tensor, grad: Tensor) -> Tensor:
     """(B, Ci, P, 2), (B, Co, P, 2) -> (Ci, Co, P, 2)."""
-    a, g = _complex(spectrum, spectrum.dtype), _complex(grad, spectrum.dtype)
-    return torch.view_as_real(torch.einsum("bip,bop->iop", a.conj_physical(), g).contiguous())
+    with no_autocast(spectrum):
+        return torch.einsum("bipST,bopT->iopS", matrix(spectrum), grad.to(spectrum.dtype)).contiguous()

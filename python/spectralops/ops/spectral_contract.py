@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from .modes import mode_mix
+from .modes_reference import matrix
+from .plain import no_autocast
 
 KINDS = ("dense", "cp", "tucker", "tt")
 _LETTERS = "uvwxyz"
@@ -56,12 +58,11 @@ class Weight(NamedTuple):
 
 
 def product(equation: str, a: Tensor, b: Tensor) -> Tensor:
-    """einsum of complex numbers (.., 2): one real einsum, b as [[re, im], [-im, re]]."""
-    re, im = b.unbind(-1)
-    matrix = torch.stack([b, torch.stack([-im, re], -1)], -2)  # (.., 2, 2)
+    """einsum of complex numbers (.., 2): one real einsum."""
     inputs, out = equation.split("->")
     left, right = inputs.split(",")
-    return torch.einsum(f"{left}S,{right}ST->{out}T", a, matrix)
+    with no_autocast(a):
+        return torch.einsum(f"{left}S,{right}ST->{out}T", a, matrix(b))
 
 
 def _mode_letters(count: int) -> str:

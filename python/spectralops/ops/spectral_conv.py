@@ -126,7 +126,8 @@ def parse_weight(weight, rank: int, factorization: str | None) -> Weight:
             if _fits(kind, order, tensors, ranks):
                 return Weight(kind, separable, tensors)
     raise ValueError("weight must be the factors of a CP (weights (R,), then (size, R) each), Tucker (core, then (size, rank) each)"
-                     f" or TT ((r, size, r') each) tensor (Ci, Co, m1, .., m{rank}) or, separable, (C, m1, .., m{rank}); got shapes {[_check.shape(t) for t in tensors]}")  # fmt: skip
+                     f" or TT ((r, size, r') each) tensor (Ci, Co, m1, .., m{rank}) or, separable, (C, m1, .., m{rank});"
+                     f" got shapes {[_check.shape(t) for t in tensors]}")  # fmt: skip
 
 
 def _fits(kind: str, order: int, tensors, ranks) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from . import modes_reference as modes_spec
+from . import modes_reference
 from . import spectral_filter_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
@@ -190,22 +190,21 @@ for _f in (_Filter, _Gradient, _Whole):
 # ---- the public function ---------------------------------------------------------------------------------------------
 
 
-def _lowered(x, weight, norm_weight, norm_bias, residual, eps) -> Tensor:
-    """F as products with real tables, of operations that every exporter knows."""
-    sizes, nothing = tuple(x.shape[1:4]), (0, 0, 0)
-    modes, scale = Modes(sizes, nothing, nothing, (*sizes[:2], spec.half_size(sizes[2]))), 1 / math.sqrt(math.prod(sizes))
-    spectrum = modes_spec.dft(spec.normalised(x, norm_weight, norm_bias, eps), modes, True, scale, False)  # (B, N1, N2, bins, C, 2)
-    re, im = spectrum.unflatten(4, (weight.shape[4], -1)).unbind(-1)  # (B, N1, N2, bins, G, C / G)
-    a, b = weight[..., None, :].unbind(-1)  # (S, N1, N2, bins, G, 1)
-    product = torch.stack([re * a - im * b, re * b + im * a], -1).flatten(4, 5)
-    return modes_spec.idft(product, modes, True, scale, True, residual, None, None, "identity", x.dtype)
+def lowered(x, weight, norm_weight, norm_bias, residual, eps) -> Tensor:
+    """F as products with real matrices: what torch.export and torch.onnx get, standard operators and no complex numbers."""
+    sizes = tuple(x.shape[1:4])
+    half = Modes(sizes, (0, 0, 0), (0, 0, 0), (*sizes[:2], spec.half_size(sizes[2])))
+    spectrum = modes_reference.dft(spec.normalised(x, norm_weight, norm_bias, eps), half, True, 1 / math.prod(sizes), False)
+    pairs = spectrum.unflatten(-2, (weight.shape[4], -1))  # (B, N1, N2, bins, G, C / G, 2)
+    spectrum = torch.einsum("...cS,...ST->...cT", pairs, modes_reference.matrix(weight.to(pairs.dtype))).flatten(-3, -2)
+    return modes_reference.idft(spectrum, half, True, 1.0, True, residual, None, None, "identity", x.dtype)
 
 
 def run(x, weight, norm_weight, norm_bias, residual, eps, backend) -> Tensor:
     """F on checked tensors of the operators' shapes."""
     tensors = (x, weight, norm_weight, norm_bias, residual)
     if exporting():
-        return _lowered(*tensors, eps)
+        return lowered(*tensors, eps)
     if x.numel() > 0 and (backend == "reference" or traced_transform(backend)):
         return spec.forward(x, weight, norm_weight, norm_bias, residual, eps, False)
     if not differentiated(*tensors):
@@ -326,8 +325,8 @@ def _weight(weight: Tensor, z: Tensor, count: int) -> Tensor:
     per_sample = weight.dim() == count + 3
     grid, groups = tuple(weight.shape[per_sample:-2]), weight.shape[-2] if weight.dim() > 1 else 0
     if weight.dim() not in (count + 2, count + 3) or grid != half or per_sample and weight.shape[0] not in (1, b):
-        raise ValueError(f"weight must have shape ({', '.join(map(str, half))}, C or a divisor of it, 2), or with {b} samples in front, for this x"
-                         f" and dims; got {_check.shape(weight)}")  # fmt: skip
+        raise ValueError(f"weight must have shape ({', '.join(map(str, half))}, C or a divisor of it, 2), or with {b} samples in"
+                         f" front, for this x and dims; got {_check.shape(weight)}")  # fmt: skip
     if groups < 1 and c > 0 or groups > 0 and c % groups:
         raise ValueError(f"weight has {groups} channels, which do not divide the {c} of x")
     samples = weight.shape[0] if per_sample else 1

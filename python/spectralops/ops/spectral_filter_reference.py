@@ -59,9 +59,11 @@ def _weighted(spectrum: Tensor, weight: Tensor) -> Tensor:
 def forward(x, weight, norm_weight, norm_bias, residual, eps, conj):
     """-> y (B, N1, N2, N3, C)."""
     weight = torch.view_as_complex(weight)
-    spectrum = _weighted(torch.fft.rfftn(normalised(x, norm_weight, norm_bias, eps), dim=GRID),
+    outer = tuple(d for d in GRID[:2] if x.shape[d] > 1)
+    spectrum = _weighted(torch.fft.rfftn(normalised(x, norm_weight, norm_bias, eps), dim=(*outer, 3)),
                          weight.conj_physical() if conj else weight)  # fmt: skip
-    y = torch.fft.irfft(real_ends(torch.fft.ifftn(spectrum, dim=GRID[:2]), x.shape[3], 3), n=x.shape[3], dim=3)
+    lines = torch.fft.ifftn(spectrum, dim=outer) if outer else spectrum
+    y = torch.fft.irfft(real_ends(lines, x.shape[3], 3), n=x.shape[3], dim=3)
     if residual is not None:
         y = y + residual
     return torch.empty_like(x).copy_(y)

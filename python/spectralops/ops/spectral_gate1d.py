@@ -12,7 +12,6 @@ one term a token.
 
 from __future__ import annotations
 
-
 import torch
 from torch import Tensor
 
@@ -22,8 +21,8 @@ from .modes import mode_dft, mode_idft
 from .modes_reference import Modes
 from .plain import exporting, formula, turns
 from .spectral_filter import spectral_filter
+from .spectral_gate1d_samples import EPS, gated_samples, taken
 
-EPS = 1e-6  # of modReLU, as upstream
 NORMS = ("ortho", "forward", "backward")
 
 
@@ -41,8 +40,14 @@ def _magnitude(z: Tensor) -> Tensor:
     return torch.hypot(torch.where(zero, 1, re), im).masked_fill(zero, 0)
 
 
-def gated(spectrum: Tensor, gate: Tensor, bias: Tensor | None) -> Tensor:
-    """spectrum (B, K, D, 2), gate (S, K, heads) or (S, K, heads, 2), bias (K, heads) -> (B, K, D, 2)."""
+def gated(spectrum: Tensor, gate: Tensor, bias: Tensor | None, plain: bool = False) -> Tensor:
+    """spectrum (B, K, D, 2), gate (S, K, heads) or (S, K, heads, 2), bias (K or 1, heads) -> (B, K, D, 2)."""
+    if bias is not None and not plain and taken(spectrum, gate, bias):
+        return gated_samples(spectrum, gate, bias)
+    return composed(spectrum, gate, bias)
+
+
+def composed(spectrum: Tensor, gate: Tensor, bias: Tensor | None) -> Tensor:
     heads = gate.shape[2]
     f = spectrum.unflatten(2, (heads, -1))  # (B, K, heads, d, 2)
     if gate.dim() == 3:
@@ -145,7 +150,7 @@ def spectral_gate1d(
         forth, back = _scales(size, norm)
         how = {"last": True, "backend": backend, "plain": formula(backend)}
         spectrum = mode_dft(z[:, None, None], _modes(size), scale=forth, doubled=False, **how)
-        f = gated(spectrum[:, 0, 0], gate, bias)
+        f = gated(spectrum[:, 0, 0], gate, bias, how["plain"])
         y = mode_idft(f[:, None, None], _modes(size), scale=back, doubled=True, dtype=x.dtype, **how)[:, 0, 0]
     return y if dim == 1 else y.transpose(1, 2)
 

@@ -24,7 +24,7 @@ from ..ops.fft_conv_reference import Call
 from .. import OPS
 from .._loader import CoreMissing, core, include_dir
 from ..ops.hadamard_base import hadamard_base
-from ..ops.modes_reference import Modes
+from .spectral_examples import EXAMPLES as SPECTRAL_EXAMPLES
 
 # Compute capability: threads, registers and shared memory of a multiprocessor, shared memory of a block,
 # multiprocessors, bytes/s.
@@ -101,20 +101,22 @@ def examples(op: str, dtype: torch.dtype) -> list[Example]:
         return _kan_examples(dtype, label)
     if op == "fft_conv":
         return _fft_conv_examples(dtype, label)
-    if op == "fft_conv2d":
-        raise ValueError("fft_conv2d runs the kernels of fft_conv: inspect that")
-    if op == "spectral_filter":
-        return _spectral_filter_examples(dtype, label)
-    if op == "spectral_conv":
-        return _spectral_conv_examples(dtype, label)
+    if op in SPECTRAL_EXAMPLES:
+        return [Example(*example) for example in SPECTRAL_EXAMPLES[op](dtype, label)]
     if op in _PARAMETERS or op in ("poly_norm", "fan", "fourier_features", "wavelet_linear"):
         return _activation_examples(op, dtype, label)
-    if op in _PLAIN:
-        raise ValueError(f"{op} is plain PyTorch: there is no kernel to inspect")
+    if op in WITHOUT_KERNELS:
+        raise ValueError(f"{op} {WITHOUT_KERNELS[op]}")
     raise ValueError(f"op must be one of {', '.join(OPS)}; got {op!r}")
 
 
-_PLAIN = ("mittag_leffler", "istft_head", "imdct_head", "fourier_linear", "circulant_linear", "waveft_linear")
+_PLAIN = "is plain PyTorch on a GPU: there is no kernel to inspect"
+WITHOUT_KERNELS = {  # operators that have none of their own there
+    "fft_conv2d": "runs the kernels of fft_conv: inspect that",
+    "spectral_gate1d": "runs the kernels of spectral_filter and spectral_conv: inspect those",
+    **dict.fromkeys(("mittag_leffler", "dct", "idct", "dct_resample", "haar", "ihaar", "wavelet_gate", "istft_head", "imdct_head",
+                     "fourier_linear", "circulant_linear", "waveft_linear"), _PLAIN),
+}  # fmt: skip
 # The elementwise activations: parameters of each.
 _PARAMETERS = {"snake": 1, "sine": 1, "spder": 0, "cauchy": 3, "poly_relu": 4, "square_wave": 1, "wire": 2}
 
@@ -178,39 +180,12 @@ def _fft_conv_examples(dtype: torch.dtype, label: str) -> list[Example]:
     return found
 
 
-def _spectral_filter_examples(dtype: torch.dtype, label: str) -> list[Example]:
-    """GFNet's grids: x in, y out; the gradient reads x and the incoming gradient."""
-    found = []
-    for shape in ((128, 1, 14, 14, 384), (128, 1, 56, 56, 64)):
-        x, w = torch.empty(shape, dtype=dtype), torch.empty(1, 1, shape[2], shape[3] // 2 + 1, shape[4], 2)
-        where = f"({shape[0]}, {shape[2]}, {shape[3]}, {shape[4]}) {label}"
-        found += [
-            Example(f"forward {where}", "spectral_filter", (x, w, None, None, None, -1.0, False), 2 * x.nbytes + w.nbytes),
-            Example(f"gradient {where}", "spectral_filter_gradient", (x, x, None, None, -1.0, 1, shape[4]), 2 * x.nbytes + w.nbytes),
-        ]
-    return found
-
-
-def _spectral_conv_examples(dtype: torch.dtype, label: str) -> list[Example]:
-    """The three kernels of an FNO layer, 64 channels, 128 x 128, 16 modes."""
-    x, modes = torch.empty(16, 64, 1, 128, 128, dtype=dtype), Modes((1, 128, 128), (0, -8, 0), (0, 0, 0), (1, 16, 9))
-    spectrum, w = torch.empty(16, 64, 1, 16, 9, 2), torch.empty(64, 64, 144, 2)
-    flat, where = spectrum.flatten(2, 4), f"(16, 64, 128, 128), 16 modes, {label}"
-    tail = (None, None, None, "identity", dtype)
-    return [
-        Example(f"truncated transform {where}", "mode_dft", (x, modes, False, 1.0, False), x.nbytes + spectrum.nbytes),
-        Example(f"mixing {where}", "mode_mix", (flat, w, False), 2 * flat.nbytes + w.nbytes),
-        Example(f"inverse {where}", "mode_idft", (spectrum, modes, False, 1.0, True, *tail), x.nbytes + spectrum.nbytes),
-        Example(f"weight gradient {where}", "mode_mix_gradient", (flat, flat), 2 * flat.nbytes + w.nbytes),
-    ]
-
-
 # ---- CUDA ------------------------------------------------------------------------------------------------------------
 
 
 # The core's functions that have CPU kernels alone.
 _CPU_ONLY = tuple(f"{f}_{w}" for f in ("kan", "wavelet", "activation", "poly_norm", "fan") for w in ("forward", "dx", "dcoeff", "backward")) + (
-    "mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient")
+    "mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient", "fourier_mix", "spectral_mlp_core")
 
 
 _GLUE = {"fft_conv": _fft_conv, "spectral": _spectral, "mode": _spectral}

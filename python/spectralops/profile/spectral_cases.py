@@ -208,7 +208,8 @@ def _heads() -> None:
         for gradient in (False, True):
             _case("istft_head", f"Vocos (8, 376, {n + 2}), n_fft {n}, hop {hop}, float32", draw,
                   lambda x, n=n, hop=hop: istft_head(x, n_fft=n, hop_length=hop), lambda x, n=n, hop=hop: eager_istft(x, n, hop),
-                  1, 4 * items + 4 * 8 * 376 * hop, int(8 * 376 * 2.5 * n * math.log2(n) + 40 * items), [] if gradient else [fast], gradient)  # fmt: skip
+                  1, 4 * items + 4 * 8 * 376 * hop, int(8 * 376 * 2.5 * n * math.log2(n) + 40 * items),
+                  [] if gradient else [fast], gradient)  # fmt: skip
     for tokens in (1, 64, 512, 2048, 8192):
         def draw(g, tokens=tokens):
             picked = torch.randperm(1024 * 1024, generator=g)[:1000]
@@ -219,16 +220,18 @@ def _heads() -> None:
         _case("fourier_linear", f"1024 -> 1024, 1000 frequencies, {tokens} tokens, float32", draw, ours, eager_fourierft, 2,
               4 * (2048 * tokens + 1024 * 1024), 2 * tokens * 1024 * 1024, [fast if tokens == 64 else even], True)  # fmt: skip
     for dtype in (torch.float32, torch.bfloat16):
-        _case("fourier_mix", f"(8, 512, 768), {_name(dtype)}", lambda g, dtype=dtype: (torch.randn(8, 512, 768, generator=g).to(dtype),), fourier_mix,
-              eager_fnet, 1, 2 * 8 * 512 * 768 * dtype.itemsize, int(8 * 512 * 768 * 2.5 * math.log2(512 * 768)), [small], False)  # fmt: skip
+        rows = lambda g, dtype=dtype: (torch.randn(8, 512, 768, generator=g).to(dtype),)  # noqa: E731
+        items = 8 * 512 * 768
+        _case("fourier_mix", f"(8, 512, 768), {_name(dtype)}", rows, fourier_mix, eager_fnet, 1, 2 * items * dtype.itemsize,
+              int(2.5 * items * math.log2(512 * 768)), [small], False)  # fmt: skip
 
     def blocks(g):
         shapes = ((4, 14, 14, 768), (2, 8, 96, 96), (2, 8, 96), (2, 8, 96, 96), (2, 8, 96))
         return tuple((1 if i == 0 else 0.1) * torch.randn(*s, generator=g) for i, s in enumerate(shapes))
 
     for gradient in (False, True):
-        _case("spectral_mlp", "AFNO (4, 14, 14, 768), 8 blocks, float32", blocks, spectral_mlp, eager_afno, 5, 4 * (2 * 4 * 196 * 768 + 4 * 8 * 96 * 96),
-              4 * 14 * 8 * 8 * 4 * 4 * 96 * 96, [small], gradient)  # fmt: skip
+        _case("spectral_mlp", "AFNO (4, 14, 14, 768), 8 blocks, float32", blocks, spectral_mlp, eager_afno, 5,
+              4 * (2 * 4 * 196 * 768 + 4 * 8 * 96 * 96), 4 * 14 * 8 * 8 * 4 * 4 * 96 * 96, [small], gradient)  # fmt: skip
 
 
 def register() -> None:

@@ -1,14 +1,15 @@
-"""AFNO's mixer as it is published: NVlabs' `AFNO2D`, PhysicsNeMo's `AFNO2DLayer` and FourCastNet's `AFNO2D`, DPOT's `AFNO2D`, AFFNet's
-`AFNO2D_channelfirst`. All have w1, b1, w2, b2 and are `spectral_mlp`; they differ in the modes they keep, in the layout of x and in the
-activation, and are told apart by their attributes and by the arguments of their forward:
+"""AFNO's mixer as it is published: NVlabs' `AFNO2D`, PhysicsNeMo's `AFNO2DLayer` and FourCastNet's `AFNO2D`, DPOT's
+`AFNO2D`, AFFNet's `AFNO2D_channelfirst`. All have w1, b1, w2, b2 and are `spectral_mlp`; they differ in the modes
+they keep, in the layout of x and in the activation, and are told apart by their attributes and by the arguments of
+their forward:
 
     AFNO2D, forward(x, spatial_size)      x (B, h w, C)                 columns kept, rows all           relu
     AFNO2DLayer, AFNO2D, forward(x)       x (B, h, w, C)                rows about Nyquist               relu
     AFNO2D with `modes`, `channel_first`  x (B, h, w, C) or (B, C, h, w) the first `modes`, no shrinkage `act`
     AFNO2D_channelfirst                   x (B, C, h, w)                all; the MLP's result is a mask  `act`, `act2`
 
-Upstream computes in float32 whatever the module's dtype and adds x after rounding to its dtype; under autocast its products are
-rounded to 16 bits, which a replaced module's are not. DPOT's has no cast: it takes float32 alone.
+Upstream computes in float32 whatever the module's dtype and adds x after rounding to its dtype; under autocast its
+products are rounded to 16 bits, which a replaced module's are not. DPOT's has no cast: it takes float32 alone.
 """
 
 from __future__ import annotations
@@ -137,12 +138,16 @@ class AFNO(Matcher):
 
     def plan(self, module: nn.Module) -> Plan:
         two, blocks, size, hidden = module.w1.shape
-        shapes = {"w1": (2, blocks, size, hidden), "b1": (2, blocks, hidden), "w2": (2, blocks, hidden, size), "b2": (2, blocks, size)}
+        shapes = {
+            "w1": (2, blocks, size, hidden), "b1": (2, blocks, hidden), "w2": (2, blocks, hidden, size), "b2": (2, blocks, size),
+        }  # fmt: skip
         kind = _kind(module)
         children = {"aff": ("act", "act2"), "dpot": ("act",)}.get(kind, ())
-        require(module, shapes, {}, {name: nn.Module for name in children})
+        # PhysicsNeMo's own Module class has an empty buffer that tells it its device
+        require(module, shapes, {"device_buffer": (0,)}, {name: nn.Module for name in children}, ["device_buffer"])
         attributes(module, num_blocks=blocks, block_size=size, hidden_size=blocks * size)
-        needed = {"dpot": ("modes",), "aff": ("sparsity_threshold",)}.get(kind, ("sparsity_threshold", "hard_thresholding_fraction"))
+        needed = {"dpot": ("modes",), "aff": ("sparsity_threshold",)}
+        needed = needed.get(kind, ("sparsity_threshold", "hard_thresholding_fraction"))
         missing = [name for name in needed if not isinstance(getattr(module, name, None), (int, float))]
         if missing:
             raise Refused(f"it has not the number {missing[0]} of the published module")
@@ -161,7 +166,8 @@ class AFNO(Matcher):
 
         def backend(x: Tensor, spatial_size=None, *_, **__) -> str:
             z = _channels_last(module, kind, x, spatial_size) if isinstance(x, Tensor) and x.numel() else None
-            return "" if z is None else backend_of("spectral_mlp", z, *(getattr(module, n) for n in _WEIGHTS), **_options(module, kind))
+            weights = [getattr(module, name) for name in _WEIGHTS]
+            return "" if z is None else backend_of("spectral_mlp", z, *weights, **_options(module, kind))
 
         return Plan(
             mark(_forward(kind, type(module).forward), "spectral_mlp"),

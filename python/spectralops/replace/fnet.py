@@ -1,7 +1,8 @@
-"""transformers: `FNetBasicFourierTransform`, FNet's mixing of tokens and channels: (Re FFT2(x),) over the last two dimensions.
+"""transformers: `FNetBasicFourierTransform`, FNet's mixing of tokens and channels: (Re FFT2(x),) over the last two
+dimensions.
 
-bfloat16 and float16, which upstream's transform refuses on a CPU and takes in part on a GPU, work at every size. The variant for TPUs,
-which multiplies by matrices of complex64, runs the old forward.
+bfloat16 and float16, which upstream's transform refuses on a CPU and takes in part on a GPU, work at every size. The
+variant for TPUs, which multiplies by matrices of complex64, runs the old forward.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from .matcher import Matcher, Plan, Refused, backend_of, mark, require
 def _transforms(module: nn.Module) -> bool:
     """Whether it holds what the published constructor puts there."""
     chosen = getattr(module, "fourier_transform", None)
-    return isinstance(chosen, functools.partial) and chosen.func is torch.fft.fftn and not chosen.args and chosen.keywords == {"dim": (1, 2)}
+    known = isinstance(chosen, functools.partial) and chosen.func is torch.fft.fftn
+    return known and not chosen.args and chosen.keywords == {"dim": (1, 2)}
 
 
 def _forward(original):
@@ -40,7 +42,7 @@ class FNet(Matcher):
 
     def plan(self, module: nn.Module) -> Plan:
         if not _transforms(module):
-            raise Refused("it transforms by matrices or by a function of its own (use_tpu_fourier_optimizations), not by torch.fft.fftn")
+            raise Refused("it transforms by matrices or a function of its own (use_tpu_fourier_optimizations)")
         require(module, {})
 
         def trim(x: Tensor, elements: int) -> Tensor:

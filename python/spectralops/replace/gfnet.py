@@ -2,9 +2,9 @@
 
     y = irfft2(W rfft2(x)) over a grid (a, b),   x (B, a b, C),   W = complex_weight (a, b // 2 + 1, C, 2)
 
-where (a, b) is the root of the number of tokens or what the call gives as spatial_size. Upstream brings x to float32 and returns that,
-in SpectFormer's copies in Surya x's dtype; a replaced module returns what it did. A weight in float64 works on that float32 rounding
-of x upstream, and a grid that is not the weight's runs the old forward, which broadcasts or raises.
+where (a, b) is the root of the number of tokens or what the call gives as spatial_size. Upstream brings x to float32
+and returns float32, Surya's copy x's dtype; a replaced module returns what it did. A weight in float64, which acts on
+that float32 x upstream, is refused; a grid that is not the weight's runs the old forward, which broadcasts or raises.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     y = irfftn(sum_i X_i W_io on n_modes around frequency 0, 0 elsewhere) + bias,   X = rfftn(x)
 
-with W dense or the factors of a CP, Tucker or TT tensor in `weight`, complex64, one matrix of channels a mode or, separable, one
-number. Both values of `implementation` give the same sum; here factors are never multiplied out. A replaced module keeps upstream's
-placement of frequencies on odd grids and on grids that change (`spectral_conv`'s compat="neuralop"), as results stay what they
-were. The transform of complex64 weights in a module made float64 stays in single precision upstream: such modules, and complex
-data, lower precisions, and layers of more dimensions run, or are left with, the old forward.
+with W dense or the factors of a CP, Tucker or TT tensor in `weight`, complex64, one matrix of channels a mode or,
+separable, one number. Both values of `implementation` give the same sum; here factors are never multiplied out. A
+replaced module keeps upstream's placement of frequencies on odd grids and on grids that change (`spectral_conv`'s
+compat="neuralop"), as results stay what they were. Left alone are complex data, precisions other than "full", more
+dimensions, and modules made float64: their weight stays complex64, and so do upstream's sums.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .matcher import Matcher, Plan, Refused, backend_of, mark, require, require_
 _KINDS = ("dense", "cp", "tucker", "tt")
 # The constructor's arguments in the version that is known; a later one has a switch that changes the inverse transform
 _ARGUMENTS = {
-    "self", "in_channels", "out_channels", "n_modes", "complex_data", "max_n_modes", "bias", "separable", "resolution_scaling_factor",
-    "fno_block_precision", "rank", "factorization", "implementation", "fixed_rank_modes", "decomposition_kwargs", "init_std",
-    "fft_norm", "device",
+    "self", "in_channels", "out_channels", "n_modes", "complex_data", "max_n_modes", "bias", "separable",
+    "resolution_scaling_factor", "fno_block_precision", "rank", "factorization", "implementation", "fixed_rank_modes",
+    "decomposition_kwargs", "init_std", "fft_norm", "device",
 }  # fmt: skip
 
 
@@ -57,7 +57,8 @@ def _takes(self: nn.Module, x: object, tensors: tuple[Tensor, ...], grid) -> boo
     if x.shape[1] != self.in_channels or x.device != tensors[0].device or any(t.dtype != torch.complex64 for t in tensors):
         return False
     modes, most = tuple(self.n_modes), tuple(self.max_n_modes)
-    fits = most == tuple(self.weight.shape)[-self.order :] and len(modes) == self.order and all(1 <= m <= n for m, n in zip(modes, most))
+    fits = most == tuple(self.weight.shape)[-self.order :] and len(modes) == self.order
+    fits = fits and all(1 <= m <= n for m, n in zip(modes, most))
     known = self.fno_block_precision == "full" and not self.complex_data
     return known and fits and len(grid) == self.order and all(isinstance(n, int) and n > 0 for n in grid)
 
@@ -107,8 +108,9 @@ class NeuralOperatorSpectralConv(Matcher):
 
     def plan(self, module: nn.Module) -> Plan:
         unknown = set(inspect.signature(type(module).__init__).parameters) - _ARGUMENTS
-        if unknown or hasattr(module, "enforce_hermitian_symmetry"):
-            raise Refused(f"of a version that is not known here: its constructor takes {min(unknown or {'enforce_hermitian_symmetry'})}")
+        unknown |= {name for name in ("enforce_hermitian_symmetry",) if hasattr(module, name)}
+        if unknown:
+            raise Refused(f"of a version that is not known here: its constructor takes {min(unknown)}")
         weight, order = module._modules.get("weight"), getattr(module, "order", 0)
         if weight is None or _kind(weight) not in _KINDS:
             raise Refused("its weight is no dense, CP, Tucker or TT tensor of tensorly-torch")
