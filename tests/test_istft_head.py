@@ -283,7 +283,7 @@ def test_streaming_gives_the_samples_of_one_call(name, pieces):
     [
         (TypeError, "x must be a torch.Tensor", {"x": 3}),
         (TypeError, "x must have dtype", {"x": torch.zeros(1, 4, 18, dtype=torch.int64)}),
-        (ValueError, r"x must have shape \(B, L, 18\)", {"x": torch.zeros(1, 4, 16)}),
+        (ValueError, r"x must have shape \(.., L, 18\)", {"x": torch.zeros(1, 4, 16)}),
         (ValueError, "x must have shape", {"x": torch.zeros(1, 0, 18)}),
         (ValueError, "too few frames", {"x": torch.zeros(1, 1, 18), "padding": "center"}),
         (ValueError, "hop_length must be at most", {"hop_length": 17}),

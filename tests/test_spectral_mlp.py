@@ -192,7 +192,7 @@ X, *P = operands((1, 3, 4, 4), dtype=torch.float32)
     "call, error, text",
     [
         (lambda: so.spectral_mlp([1.0], *P), TypeError, "x must be a torch.Tensor, got list"),
-        (lambda: so.spectral_mlp(X[0], *P), ValueError, r"x must have shape \(B, h, w, C\); got \(3, 4, 4\)"),
+        (lambda: so.spectral_mlp(X[0, 0], *P), ValueError, r"x must have shape \(.., h, w, C\); got \(4, 4\)"),
         (lambda: so.spectral_mlp(X[..., :3], *P), ValueError, "w1 must have shape .* nb bs = C = 3; got"),
         (lambda: so.spectral_mlp(X, P[0], P[1][:1], *P[2:]), ValueError, r"b1 must have shape \(2, 2, 2\) for w1 of"),
         (lambda: so.spectral_mlp(X, *P[:2], P[2][:1], P[3]), ValueError, "w2 must have shape"),

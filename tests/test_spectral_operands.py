@@ -137,3 +137,22 @@ def test_exports_as_real_standard_operators(name):
 
 def test_imdct_head_on_meta():
     assert so.imdct_head(torch.ones(2, 3, 4, device="meta"), frame_len=8).shape == (2, 12)
+
+
+def test_any_leading_batch_shape():
+    """Leading dimensions are rows."""
+    x = torch.randn(2, 3, 6, 5, 4)
+    mlp = [0.5 * torch.randn(*s) for s in ((2, 2, 2, 3), (2, 2, 3), (2, 2, 3, 2), (2, 2, 2))]
+    frames, weight = torch.randn(2, 3, 7, 18), torch.randn(6, 2, 4, 3, 2)
+    calls = [
+        (lambda t: so.spectral_mlp(t, *mlp), x, 3),
+        (lambda t: so.istft_head(t, n_fft=16, hop_length=4), frames, 2),
+        (lambda t: so.spectral_conv(t, weight, modes=(4, 4)), x, 3),
+        (so.fourier_mix, frames, 2),
+    ]
+    for f, t, inner in calls:
+        whole = f(t)
+        for lead in ((0, 1), (1, 2)):
+            torch.testing.assert_close(whole[lead], f(t[lead][None])[0])
+        assert f(t[:0]).shape == (0, *whole.shape[1:]) and t.dim() == inner + 2
+    assert so.istft_head(frames[0, 0], n_fft=16, hop_length=4).dim() == 1

@@ -245,8 +245,8 @@ def checked(n_fft, hop_length, win_length, window, variant, max_magnitude, backe
 def check_x(x: Tensor, n_fft: int, window: Tensor | None) -> None:
     _check.tensor("x", x)
     channels = 2 * spec.bins(n_fft)
-    if x.dim() != 3 or x.shape[2] != channels or x.shape[1] < 1:
-        raise ValueError(f"x must have shape (B, L, {channels}), L at least 1, for n_fft = {n_fft}; got {_check.shape(x)}")
+    if x.dim() < 2 or x.shape[-1] != channels or x.shape[-2] < 1:
+        raise ValueError(f"x must have shape (.., L, {channels}), L at least 1, for n_fft = {n_fft}; got {_check.shape(x)}")
     if window is not None:
         _check.coefficients_dtype("window", window, "x", x)
         _check.same_device("x", x, window=window)
@@ -269,7 +269,7 @@ def istft_head(
     window's envelope.
 
     Args:
-        x: (B, L, 2 K), K = n_fft // 2 + 1, the output of a network for L frames: channels 0 .. K - 1 are the logarithm a of the
+        x: (.., L, 2 K), K = n_fft // 2 + 1, the output of a network for L frames: channels 0 .. K - 1 are the logarithm a of the
             magnitude, K .. 2 K - 1 give the phase. Any strides: a network with channels first passes ``x.transpose(1, 2)``, which
             is not copied. float16, bfloat16, float32 or float64.
         n_fft, hop_length: samples of a frame, and between frames; hop_length <= n_fft.
@@ -284,7 +284,7 @@ def istft_head(
             torch.jit.trace runs.
         backend: None (automatic), "reference", "cpu", "triton", "cuda".
 
-    Returns y (B, samples) in x's dtype, computed in float32 (float64 for float64) and rounded once. The imaginary parts at zero
+    Returns y (.., samples) in x's dtype, computed in float32 (float64 for float64) and rounded once. The imaginary parts at zero
     and at the Nyquist frequency have no effect. NaN spreads over the samples of its frame and no further.
 
     The envelope's inverse depends on the window, n_fft, hop_length, padding and L alone and is kept for the last 16 L
@@ -296,6 +296,11 @@ def istft_head(
     """
     size, limit = checked(n_fft, hop_length, win_length, window, variant, max_magnitude, backend)
     check_x(x, n_fft, window)
+    if x.dim() != 3:  # any leading batch shape
+        rows = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
+        y = istft_head(rows, n_fft=n_fft, hop_length=hop_length, padding=padding, win_length=win_length, window=window, variant=variant,
+                       max_magnitude=max_magnitude, export=export, backend=backend)  # fmt: skip
+        return y.reshape(*x.shape[:-2], y.shape[-1])
     _check.choice("padding", padding, ("same", "center"))
     start = (n_fft - hop_length) // 2 if padding == "same" else n_fft // 2
     length = (x.shape[1] - 1) * hop_length + n_fft - 2 * start

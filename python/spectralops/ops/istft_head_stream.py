@@ -113,6 +113,8 @@ def istft_head_step(x: Tensor, state: ISTFTHeadState, *, last: bool = False) -> 
     _check.tensor("x", x)
     if x.dim() == 3 and x.shape[1] > 0:
         check_x(x, state._n, None)
+        if x.dim() != 3:
+            raise ValueError(f"x must have shape (B, L, {x.shape[-1]}); got {_check.shape(x)}")
     elif x.dim() != 3 or x.shape[2] != 2 * spec.bins(state._n):
         raise ValueError(f"x must have shape (B, l, {2 * spec.bins(state._n)}); got {_check.shape(x)}")
     if x.shape[0] != state.batch or x.dtype != state.dtype or x.device != state.pending.device:

@@ -185,7 +185,7 @@ def spectral_conv(
     r"""Truncated spectral convolution :math:`y = \mathrm{act}(\mathcal F^{-1}(W_f \mathcal F x) + \mathrm{skip} + b)`, the layer of an FNO.
 
     Args:
-        x: (B, Ci, n_1, .., n_D), D = 1, 2 or 3, any sizes, any strides; float16, bfloat16, float32 or float64.
+        x: (.., Ci, n_1, .., n_D), D = 1, 2 or 3 (as `modes` says; one leading dimension where that is a number), any sizes, any strides; float16, bfloat16, float32 or float64.
         weight: (Ci, Co, m_1, .., m_D // 2 + 1, 2), or complex without the 2; (C, m_1, .., m_D // 2 + 1, 2): separable, one number a
             channel and mode. A tuple: the factors of such a tensor, CP (weights, factors..), Tucker (core, factors..) or TT (cores..)
             in tensorly's order, never multiplied out. Any float dtype up to x's compute dtype; sums are float32 (float64).
@@ -202,7 +202,7 @@ def spectral_conv(
         factorization: None tells CP, Tucker and TT apart by the factors' shapes; or its name.
         backend: None (automatic), "reference", "cpu", "triton".
 
-    Returns (B, Co, n'_1, .., n'_D) in x's dtype, computed in float32 (float64 for float64), rounded once. Imaginary parts at frequency
+    Returns (.., Co, n'_1, .., n'_D) in x's dtype, computed in float32 (float64 for float64), rounded once. Imaginary parts at frequency
     0 and n'_D / 2 of the last dimension are projected out on every device. NaN in a sample stays in it.
     Saved for backward: the kept modes of x, the weight; with an activation also Y's modes and skip. Derivatives of every order
     (the second too) are the same kernels. Deterministic. Autocast: takes what it is given.
@@ -213,6 +213,14 @@ def spectral_conv(
     """
     _check.tensor("x", x)
     rank = x.dim() - 2
+    if isinstance(modes, (tuple, list)) and 0 < len(modes) < rank:  # any leading batch shape
+        rank = len(modes)
+        rows = x.reshape(math.prod(x.shape[: -rank - 1]), *x.shape[-rank - 1 :])
+        if skip is not None and skip.dim() == x.dim():
+            skip = skip.reshape(math.prod(skip.shape[: -rank - 1]), *skip.shape[-rank - 1 :])
+        y = spectral_conv(rows, weight, modes=modes, norm=norm, output_size=output_size, layout=layout, skip=skip, bias=bias,
+                          activation=activation, factorization=factorization, compat=compat, backend=backend)  # fmt: skip
+        return y.reshape(*x.shape[: -rank - 1], *y.shape[1:])
     if not 1 <= rank <= 3 or 0 in x.shape[2:]:
         raise ValueError(f"x must have shape (B, C, n1, .., nD) with D = 1, 2 or 3 and no empty dimension; got {_check.shape(x)}")
     modes = _ints("modes", modes, rank)

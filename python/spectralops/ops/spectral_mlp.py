@@ -149,7 +149,7 @@ def spectral_mlp(
     products of complex numbers, act and the soft shrinkage by `threshold` of real and imaginary part each.
 
     Args:
-        x: (B, h, w, C), any sizes, float16, bfloat16, float32 or float64, any strides, empty allowed.
+        x: (.., h, w, C), any sizes, float16, bfloat16, float32 or float64, any strides, empty allowed.
         w1, b1, w2, b2: (2, nb, bs, hs), (2, nb, hs), (2, nb, hs, bs), (2, nb, bs), nb bs = C, real and imaginary
             parts in front, as the upstream modules hold them. They may stay float32 under 16-bit x.
         threshold: None is 0.01, for "dpot" 0; 0 shrinks nothing.
@@ -179,6 +179,10 @@ def spectral_mlp(
     _check.choice("activation", activation, spec.ACTIVATIONS)
     _check_static(threshold, keep, modes, variant)
     weights = _weights(x, w1=w1, b1=b1, w2=w2, b2=b2)
+    if x.dim() != 4:  # any leading batch shape
+        rows = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
+        return spectral_mlp(rows, w1, b1, w2, b2, threshold=threshold, activation=activation, keep=keep, modes=modes, variant=variant,
+                            backend=backend).reshape(x.shape)  # fmt: skip
     b, h, w, c = x.shape
     window = kept(variant, h, w, keep, modes)
     if window is None or x.numel() == 0:
@@ -218,10 +222,10 @@ def _weights(x, **weights) -> list[Tensor]:
         _check.coefficients_dtype(name, t, "x", x)
     _check.same_device("x", x, **weights)
     w1 = weights["w1"]
-    if x.dim() != 4:
-        raise ValueError(f"x must have shape (B, h, w, C); got {_check.shape(x)}")
-    if w1.dim() != 4 or w1.shape[0] != 2 or w1.shape[1] * w1.shape[2] != x.shape[3]:
-        raise ValueError(f"w1 must have shape (2, nb, bs, hs), nb bs = C = {x.shape[3]}; got {_check.shape(w1)}")
+    if x.dim() < 3:
+        raise ValueError(f"x must have shape (.., h, w, C); got {_check.shape(x)}")
+    if w1.dim() != 4 or w1.shape[0] != 2 or w1.shape[1] * w1.shape[2] != x.shape[-1]:
+        raise ValueError(f"w1 must have shape (2, nb, bs, hs), nb bs = C = {x.shape[-1]}; got {_check.shape(w1)}")
     _, nb, bs, hs = w1.shape
     for name, shape in (("b1", (2, nb, hs)), ("w2", (2, nb, hs, bs)), ("b2", (2, nb, bs))):
         if tuple(weights[name].shape) != shape:
