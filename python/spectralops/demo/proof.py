@@ -78,11 +78,11 @@ def prove(network: Network, data: Data, device: torch.device) -> Proof:
     original = build(network, device)
     model, wide = build(network, device, original), build_wide(network, device, original)
     moved = nudged(build(network, device, original))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = {name: value.clone() for name, value in tensors_of(model).items()}
     with Bar(f"{network.name}: replacing and verifying", 1) as bar:
         report = replace(model, example=data.x[: network.batch])
         bar.step()
-    proof = Proof(report, loss=data.loss_title, state=state_difference(before, model.state_dict()))
+    proof = Proof(report, loss=data.loss_title, state=state_difference(before, tensors_of(model)))
     models = {"float64": wide, "original": original, "replaced": model}
     proof.checks += compare(models, data, slice(network.batch), "logits" if data.y.dim() == 1 else "predictions")
     runs = {**models, "nudged": moved}
@@ -95,6 +95,11 @@ def prove(network: Network, data: Data, device: torch.device) -> Proof:
     weights = {name: weight_vector(run) for name, run in runs.items()}
     proof.checks += compare_training(proof.curves, weights, network.steps)
     return proof
+
+
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Its state_dict; neuraloperator's has an entry beside the tensors that says how the model was built."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
 
 
 def state_difference(was: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> str:

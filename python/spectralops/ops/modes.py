@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from . import modes_reference as spec
 from .. import _check, backends
-from .._ops import implement, register_vmap
+from .._ops import differentiated, implement, register_vmap
 from .batching import rows_or_each
 from .fft_conv_reference import compute_dtype
 from .modes_reference import Modes
@@ -254,6 +254,8 @@ def mode_dft(x: Tensor, modes: Modes, *, last: bool, scale: float, doubled: bool
     """Grid -> spectrum."""
     if plain:
         return spec.dft(x, modes, last, scale, doubled)
+    if not differentiated(x):
+        return dft(x, *modes, last, scale, doubled, backend)
     return _Dft.apply(x, modes, last, scale, doubled, backend)
 
 
@@ -262,6 +264,8 @@ def mode_idft(spectrum, modes: Modes, *, last, scale, doubled, dtype, skip=None,
     """Spectrum -> grid, act(. + skip + bias)."""
     if plain:
         return spec.idft(spectrum, modes, last, scale, doubled, skip, bias, None, activation, dtype)
+    if not differentiated(spectrum, skip, bias):
+        return idft(spectrum, *modes, last, scale, doubled, skip, bias, None, activation, dtype, backend)
     static = (modes, last, scale, doubled, activation, dtype, backend)
     if torch._C._are_functorch_transforms_active():
         return composed_out(spectrum, skip, bias, *static)
@@ -274,4 +278,6 @@ def mode_mix(spectrum: Tensor, weight: Tensor, *, backend=None, plain=False) -> 
     """(B, Ci, P, 2), (Ci, Co, P, 2) -> (B, Co, P, 2)."""
     if plain:
         return spec.mix(spectrum, weight, False)
+    if not differentiated(spectrum, weight):
+        return mix(spectrum, weight, False, backend)
     return _Mix.apply(spectrum, weight, False, backend)

@@ -97,10 +97,14 @@ class GlobalFilter(Matcher):
 
     @staticmethod
     def _casts_back(module: nn.Module, tokens: int, size) -> bool:
-        """Whether this copy of the module returns 16 bits for 16 bits."""
+        """Whether this copy of the module returns 16 bits for 16 bits, or, where it takes none on this device, would."""
         x = module.complex_weight.new_zeros(1, tokens, module.complex_weight.shape[2], dtype=torch.bfloat16)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             try:
                 return type(module).forward(module, x, *(() if size is None else (size,))).dtype == torch.bfloat16
+            except RuntimeError as error:  # torch's own transforms take no bfloat16 on a CPU
+                if "BFloat16" in str(error):
+                    return True
+                raise Refused(f"its own forward raised {type(error).__name__} on a grid of its weight: {error}") from error
             except Exception as error:  # whatever it raises, it is another module
                 raise Refused(f"its own forward raised {type(error).__name__} on a grid of its weight: {error}") from error
