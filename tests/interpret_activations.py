@@ -149,7 +149,7 @@ def activation_several_tiles_a_program():
     ((2, 2500), 2, "float16"),
     ((70, 16), 5, "float64"),
 )
-def poly_norm(shape, r, dtype):
+def poly_norm(shape, r, dtype, draws=6):
     import torch
 
     from spectralops.kernels import poly_norm as k
@@ -165,7 +165,7 @@ def poly_norm(shape, r, dtype):
         return [(x, w, b, 1e-6), (g, x, w, 1e-6), (v, wd, bd, g, x, w, 1e-6)]
 
     kernels = (k.poly_norm_forward, k.poly_norm_backward, k.poly_norm_double_backward)
-    compare(kernels, (spec.reference_forward, spec.reference_backward, spec.reference_double_backward), problem, dtype, 6)
+    compare(kernels, (spec.reference_forward, spec.reference_backward, spec.reference_double_backward), problem, dtype, draws)
 
 
 @case(("float16",), ("float32",), ("float64",))
@@ -202,8 +202,8 @@ def poly_norm_several_blocks_a_program():
     for key in configs.POLY_NORM:
         configs.POLY_NORM[key] = configs.Tile(64, 4, 1)
     configs.POLY_NORM_PROGRAMS, configs.ACTIVATION_REDUCE_BLOCK = 2, 2
-    poly_norm((11, 37), 3, "float32")
-    poly_norm((9, 150), 3, "float32")
+    poly_norm((5, 37), 3, "float32", 3)  # three steps a program, the last one past the rows
+    poly_norm((5, 150), 3, "float32", 3)
 
 
 # ---- fan -------------------------------------------------------------------------------------------------------------
