@@ -10,17 +10,16 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # the end for a long file of the other.
 LONG_FILES = (
     "test_nvcc",
-    "test_triton_interpret",
     "test_packaging",
+    "test_demo",
+    "test_triton_interpret",
     "test_triton_fft_conv",
-    "test_triton_activations",
-    "test_triton_kan",
-    "test_triton_wavelet",
     "test_triton_modes",
+    "test_triton_kan",
+    "test_triton_activations",
     "test_triton_spectral_filter",
     "test_simt_fft_conv",
     "test_simt_spectral_filter",
-    "test_demo",
 )
 
 
