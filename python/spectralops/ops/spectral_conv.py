@@ -15,7 +15,6 @@ Fewest bytes: x, y, W (and skip) once; the kept modes are a few per cent of them
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -24,75 +23,14 @@ from torch import Tensor
 from .. import _check, backends
 from .fft_conv_reference import compute_dtype
 from .modes import mode_dft, mode_idft
-from .modes_reference import Modes
 from .plain import formula, no_autocast
 from .spectral_contract import Weight, contract
+from .spectral_conv_plan import Box, Plan, plan
 from .spectral_filter import as_real
 
 LAYOUTS = ("neuralop", "corner")
 NORMS = ("forward", "ortho", "backward")
 ACTIVATIONS = (None, "gelu")
-
-Windows = list[tuple[int, int]]  # per dimension the frequencies lo .. hi - 1
-
-
-# ---- which frequencies -----------------------------------------------------------------------------------------------
-
-
-def windows(rows: tuple[int, ...], modes: tuple[int, ...], layout: str, sizes, out_sizes) -> Windows:
-    """The frequencies used: those that the weight has, `modes` asks for, and both grids carry."""
-    found = []
-    for d, (have, want) in enumerate(zip(rows, modes)):
-        if d == len(rows) - 1:  # half a spectrum
-            want = want // 2 + 1 if layout == "neuralop" else want
-            found.append((0, min(have, want, sizes[d] // 2 + 1, out_sizes[d] // 2 + 1)))
-            continue
-        m = min(have, want) if layout == "neuralop" else min(have, 2 * want)
-        low, high = -(m // 2), m - m // 2
-        found.append((max(low, -(sizes[d] // 2), -(out_sizes[d] // 2)), min(high, (sizes[d] + 1) // 2, (out_sizes[d] + 1) // 2)))
-    return found
-
-
-def weight_runs(rows: tuple[int, ...], found: Windows, layout: str) -> list[list[tuple[int, int]]]:
-    """The rows of the weight that belong to the frequencies, as runs."""
-    runs = []
-    for d, (have, (low, high)) in enumerate(zip(rows, found)):
-        if d == len(rows) - 1:
-            runs.append([(low, high)])
-        elif layout == "neuralop":
-            runs.append([(low + have // 2, high + have // 2)])
-        else:  # frequencies 0 .. high - 1, then low .. -1
-            pieces = [(0, high), (have + low, have)]
-            runs.append([(0, have)] if high - low == have else [r for r in pieces if r[0] < r[1]])
-    return runs
-
-
-def as_modes(found: Windows, sizes, layout: str) -> Modes:
-    """Padded to three dimensions; in the corner layout the rows of a box begin at frequency 0."""
-    last = len(found) - 1
-    starts = [low for low, _ in found]
-    counts = [high - low for low, high in found]
-    shifts = [0 if d == last or layout == "neuralop" else -low % max(count, 1)
-              for d, ((low, _), count) in enumerate(zip(found, counts))]  # fmt: skip
-    pad = 3 - len(found)
-    return Modes((1,) * pad + tuple(sizes), (0,) * pad + tuple(starts), (0,) * pad + tuple(shifts), (1,) * pad + tuple(counts))
-
-
-def misplaced(found: Windows, sizes, out_sizes) -> list[list[tuple[int, int, int]]]:
-    """Where neuraloperator 2.0.0 puts the frequencies: per dimension runs (from, to, frequency there of `from`).
-
-    It shifts back by fftshift, so that rows of an odd grid come out one lower, on the grid of the input, and lets irfftn pad
-    or crop that at its end: a negative frequency becomes the positive one of its row. Rows that are cropped are lost.
-    """
-    runs = []
-    for d, ((low, high), size, out) in enumerate(zip(found, sizes, out_sizes)):
-        if d == len(found) - 1:
-            runs.append([(low, high, low)])
-            continue
-        lower = size % 2
-        pieces = [(max(low, lower), high, max(low, lower) - lower), (low, min(high, lower), low - lower + size)]
-        runs.append([(a, min(b, a + out - g), g) for a, b, g in pieces if a < b and g < out])
-    return runs
 
 
 # ---- arguments -------------------------------------------------------------------------------------------------------
@@ -252,72 +190,32 @@ def spectral_conv(
         if bias.numel() != channels[-1] or bias.dim() < 1 or bias.shape[0] != channels[-1]:
             raise ValueError(f"bias must have shape ({channels[-1]},); got {_check.shape(bias)}")
         bias = bias.reshape(-1).to(compute_dtype(x))
-    plain = formula(backend)
-    call = _Call(sizes, out_sizes, norm, layout, compat is not None, modes, backend, plain)
-    return _layer(x, w, skip, bias, activation or "identity", call)
+    placed = plan(w.sizes()[-rank:], modes, layout, compat is not None, sizes, tuple(out_sizes))
+    how = {"last": False, "backend": backend, "plain": formula(backend)}
+    return _layer(x, w, skip, bias, activation or "identity", placed, _scales(norm, sizes, out_sizes), how)
 
 
-class _Call:
-    def __init__(self, sizes, out_sizes, norm, layout, compat, modes, backend, plain):
-        self.sizes, self.out_sizes, self.layout, self.compat, self.modes = sizes, out_sizes, layout, compat, modes
-        self.scale, self.out_scale = _scales(norm, sizes, out_sizes)
-        self.how = {"last": False, "backend": backend, "plain": plain}
-
-
-def _layer(x: Tensor, w: Weight, skip, bias, activation: str, call: _Call) -> Tensor:
-    rank, rows = len(call.sizes), w.sizes()[-len(call.sizes) :]
-    if call.compat:
-        w = w.narrowed(_upstream_cut(rows, call))
-        rows = w.sizes()[-rank:]
-        found = [(-(m // 2), m - m // 2) for m in rows[:-1]] + [(0, rows[-1])]
-    else:
-        found = windows(rows, call.modes, call.layout, call.sizes, call.out_sizes)
-        w = w.narrowed(weight_runs(rows, found, call.layout))
-    grid = x.reshape(*x.shape[:2], *(1,) * (3 - rank), *call.sizes)
-    spectrum = mode_dft(grid, as_modes(found, call.sizes, call.layout), scale=call.scale, doubled=False, **call.how)
+def _layer(x: Tensor, w: Weight, skip, bias, activation: str, placed: Plan, scales: tuple[float, float], how: dict) -> Tensor:
+    rank = len(placed.counts)
+    grid = x.reshape(*x.shape[:2], *(1,) * (3 - rank), *x.shape[2:])
+    spectrum = mode_dft(grid, placed.grid, scale=scales[0], doubled=False, **how)
     with no_autocast(x):  # the products with factors
-        y = contract(spectrum.reshape(*spectrum.shape[:2], *(h - low for low, h in found), 2), w, call.how["backend"], call.how["plain"])
-    shape = (*y.shape[:2], *(1,) * (3 - rank))
-    if skip is not None:
-        skip = skip.reshape(*shape, *call.out_sizes)
-    out = {"scale": call.out_scale, "doubled": True, "dtype": x.dtype, **call.how}
-    if not call.compat:
-        placed = as_modes(found, call.out_sizes, call.layout)
-        z = mode_idft(y.reshape(*shape, *y.shape[2:]), placed, skip=skip, bias=bias, activation=activation, **out)
-        return z.reshape(*z.shape[:2], *call.out_sizes)
-    z = _misplaced_idft(y, found, skip, bias, activation, call, out)
-    return z.reshape(*z.shape[:2], *call.out_sizes)
+        w = w.narrowed(placed.runs)
+        y = contract(spectrum.reshape(*spectrum.shape[:2], *placed.counts, 2), w, how["backend"], how["plain"])
+    ones = (*y.shape[:2], *(1,) * (3 - rank))
+    skip = None if skip is None else skip.reshape(*ones, *skip.shape[2:])
+    total, out = None, {"scale": scales[1], "doubled": True, **how}
+    for box in placed.boxes[:-1]:  # each adds to the last
+        total = mode_idft(_part(y, box).reshape(*ones, *box.counts, 2), box.modes, skip=total, dtype=y.dtype, **out)
+    box = placed.boxes[-1]
+    part = _part(y, box) if box.counts else y.new_zeros(*y.shape[:2], *(1,) * rank, 2)
+    skip = skip if total is None else total if skip is None else total + skip
+    z = mode_idft(part.reshape(*ones, *part.shape[2:]), box.modes, skip=skip, bias=bias, activation=activation, dtype=x.dtype, **out)
+    return z.reshape(*z.shape[:2], *z.shape[5 - rank :])
 
 
-def _upstream_cut(rows: tuple[int, ...], call: _Call) -> list[list[tuple[int, int]]]:
-    """The rows of a weight that neuraloperator 2.0.0 takes for fewer modes."""
-    cut = []
-    for d, (have, want, size) in enumerate(zip(rows, call.modes, call.sizes)):
-        last = d == len(rows) - 1
-        less = have - min(size // 2 + 1 if last else size, want // 2 + 1 if last else want, have)
-        cut.append([(0, have - less) if last else (less // 2, have - (less + 1) // 2)])
-    return cut
-
-
-def _misplaced_idft(y: Tensor, found: Windows, skip, bias, activation: str, call: _Call, out: dict) -> Tensor:
-    """One inverse a box of the frequencies that stay together; each adds to the last."""
-    rank = len(found)
-    pad = (1,) * (3 - rank)
-    # irfftn takes no more columns than the result has; those it lacks are zero
-    boxes = list(itertools.product(*misplaced(found, call.sizes, call.out_sizes)))
-    boxes = [[(a, min(b, call.out_sizes[-1] // 2 + 1) if d == rank - 1 else b, g) for d, (a, b, g) in enumerate(box)] for box in boxes]
-    total = None
-    for i, box in enumerate(boxes):
-        part, counts = y, tuple(b - a for a, b, _ in box)
-        for d, ((a, b, _), (low, _)) in enumerate(zip(box, found)):
-            part = part.narrow(2 + d, a - low, b - a)
-        modes = Modes(pad + call.out_sizes, (0,) * len(pad) + tuple(g for _, _, g in box), (0, 0, 0), pad + counts)
-        part = part.reshape(*part.shape[:2], *pad, *part.shape[2:])
-        if i < len(boxes) - 1:
-            total = mode_idft(part, modes, skip=total, **{**out, "dtype": part.dtype})
-        else:
-            add = skip if total is None else total if skip is None else total + skip
-            return mode_idft(part, modes, skip=add, bias=bias, activation=activation, **out)
-    nothing = Modes(pad + call.out_sizes, (0, 0, 0), (0, 0, 0), (1, 1, 1))  # every row was cropped
-    zero = y.new_zeros(*y.shape[:2], 1, 1, 1, 2)
-    return mode_idft(zero, nothing, skip=skip, bias=bias, activation=activation, **out)
+def _part(y: Tensor, box: Box) -> Tensor:
+    for d, (start, count) in enumerate(zip(box.starts, box.counts)):
+        if count != y.shape[2 + d]:
+            y = y.narrow(2 + d, start, count)
+    return y
