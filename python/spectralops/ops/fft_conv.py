@@ -27,6 +27,7 @@ from torch.autograd import Function
 from . import fft_conv_reference as spec
 from .. import _check, backends
 from .._ops import differentiated, implement, register_vmap, traced_transform
+from .batching import rows_or_each
 from .fft_conv_check import Arguments, check_rows, normalise
 from .fft_conv_reference import Call, compute_dtype, new_like_u, new_like_y
 from .kernel_spectrum import KernelSpectrum
@@ -81,35 +82,8 @@ def _zeros(grad, kernel_shape, mask, call, needs):
 
 # ---- vmap: batches of rows are rows; batches of kernels are separate problems ----------------------------------------
 
-_ROWS = {"fft_conv": (0, 3, 4, 5), "fft_conv_backward": (0, 1, 4, 5, 6)}  # arguments with rows first
-
-
-def _batched(op, name: str):
-    def rule(info, in_dims, *args):
-        dims = tuple(in_dims) + (None,) * (len(args) - len(in_dims))
-        batched = [i for i, (a, d) in enumerate(zip(args, dims)) if isinstance(a, Tensor) and d is not None]
-        rows_alone = name == "fft_conv" and args[6] is None and args[1].shape[0] == 1 and all(i in _ROWS[name] for i in batched)
-        if rows_alone and info.batch_size:
-            merged = list(args)
-            for i in _ROWS[name]:
-                if args[i] is not None:
-                    t = args[i].movedim(dims[i], 0) if i in batched else args[i].expand(info.batch_size, *args[i].shape)
-                    merged[i] = t.flatten(0, 1)
-            return op(*merged).unflatten(0, (info.batch_size, merged[0].shape[0] // info.batch_size)), 0
-        if info.batch_size == 0:  # what one would give, none of it
-            one = op(*(a.new_ones(a.movedim(dims[i], 0).shape[1:]) if i in batched else a for i, a in enumerate(args)))
-            none = [t.new_empty(0, *t.shape) for t in ((one,) if isinstance(one, Tensor) else one)]
-            return (none[0], 0) if isinstance(one, Tensor) else (tuple(none), (0,) * len(none))
-        each = [op(*(a.select(dims[i], j) if i in batched else a for i, a in enumerate(args))) for j in range(info.batch_size)]
-        if isinstance(each[0], Tensor):
-            return torch.stack(each), 0
-        return tuple(map(torch.stack, zip(*each))), (0,) * len(each[0])
-
-    return rule
-
-
-register_vmap("fft_conv")(_batched(conv, "fft_conv"))
-register_vmap("fft_conv_backward")(_batched(conv_backward, "fft_conv_backward"))
+register_vmap("fft_conv")(rows_or_each(conv, (0, 3, 4, 5), lambda args: args[6] is None and args[1].shape[0] == 1))
+register_vmap("fft_conv_backward")(rows_or_each(conv_backward, (), lambda args: False))
 
 
 # ---- autograd: the bare products -------------------------------------------------------------------------------------
