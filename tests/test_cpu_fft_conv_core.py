@@ -1,36 +1,20 @@
 """csrc/cpu/fft_conv*: the backend's two functions against the reference in float64, on every instruction set of this machine."""
 
-import contextlib
+import functools
 import itertools
 
 import pytest
 import torch
+from cpu_isas import agree_on, as_before, instruction_sets  # noqa: F401  (as_before is a fixture)
 
 from spectralops import backends
 from spectralops._loader import core
 from spectralops.ops import fft_conv_reference as spec
 from spectralops.ops.fft_conv_reference import GRADIENTS, Call, compute_dtype
-from spectralops.testing import Tally, guard_bands, layouts, poison, relative_error
+from spectralops.testing import guard_bands, layouts, poison, relative_error
 
 CPU = backends.backend("cpu")
 HALVES = (torch.float16, torch.bfloat16)
-
-
-def instruction_sets():
-    for name in ("avx512", "avx2", "portable"):
-        with contextlib.suppress(RuntimeError):
-            core().set_cpu_capability(name)
-            yield name
-    core().set_cpu_capability(None)
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the machine may be shared, and rows are short
-    yield
-    core().set_cpu_capability(None)
-    torch.set_num_threads(threads)
 
 
 def randn(*shape, generator):
@@ -71,23 +55,7 @@ class Problem:
         return {name: t for name, t in found.items() if t is not None}
 
 
-def agree(draws=3, isas=None, **settings):
-    """Every result of every instruction set within twice the reference's error, in the mean over some draws."""
-    dtype = settings.get("dtype", torch.float32)
-    problems = [Problem(seed=s, **settings) for s in range(draws)]
-    truths = [p.run(spec, torch.float64) for p in problems]
-    references = [p.run(spec, torch.float32 if dtype == torch.float64 else None) for p in problems]
-    for isa in instruction_sets():
-        if isas is not None and isa not in isas:
-            continue
-        tally = Tally()
-        for p, truth, reference in zip(problems, truths, references):
-            for name, got in p.run(CPU).items():
-                assert got.shape == truth[name].shape
-                assert got.dtype == (dtype if dtype == torch.float64 else reference[name].dtype)
-                tally.add(name, got, reference[name], truth[name])
-        # A float64 truth has an error of the reference's size itself: 2 and 1 in quadrature.
-        tally.check(factor=5**0.5 if dtype == torch.float64 else 2)
+agree = functools.partial(agree_on, Problem, CPU, spec)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 16, 33, 64, 100, 128, 257, 500, 1000, 1025, 2048, 3000, 4096, 5000])

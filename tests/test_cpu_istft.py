@@ -1,35 +1,17 @@
 """csrc/cpu/istft*: the head and its gradient against the reference in float64, on every instruction set of this machine."""
 
-import contextlib
 import math
 
 import pytest
 import torch
+from cpu_isas import as_before, instruction_sets  # noqa: F401  (as_before is a fixture)
 
 from spectralops import backends
-from spectralops._loader import core
 from spectralops.ops import istft_head_reference as spec
 from spectralops.ops.fft_conv_reference import compute_dtype
 from spectralops.testing import Tally, guard_bands, poison
 
 CPU = backends.backend("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    core().set_cpu_capability(None)
-    torch.set_num_threads(threads)
-
-
-def instruction_sets():
-    for name in ("avx512", "avx2", "portable"):
-        with contextlib.suppress(RuntimeError):
-            core().set_cpu_capability(name)
-            yield name
-    core().set_cpu_capability(None)
 
 
 class Problem:

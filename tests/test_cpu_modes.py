@@ -1,14 +1,13 @@
 """csrc/cpu/modes*: the backend's functions against torch.fft and einsum in float64 on every instruction set."""
 
-import contextlib
 import itertools
 import math
 
 import pytest
 import torch
+from cpu_isas import as_before, instruction_sets  # noqa: F401  (as_before is a fixture)
 
 from spectralops import backends
-from spectralops._loader import core
 from spectralops.ops import modes_reference as spec
 from spectralops.ops.fft_conv_reference import compute_dtype
 from spectralops.ops.modes_reference import Modes
@@ -17,23 +16,6 @@ from spectralops.testing import Tally, guard_bands, layouts, poison
 CPU = backends.backend("cpu")
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, torch.float64, *HALVES)
-
-
-def instruction_sets():
-    for name in ("avx512", "avx2", "portable"):
-        with contextlib.suppress(RuntimeError):
-            core().set_cpu_capability(name)
-            yield name
-    core().set_cpu_capability(None)
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    core().set_cpu_capability(None)
-    torch.set_num_threads(threads)
 
 
 def box(sizes, counts, starts=(0, 0, 0), shifts=(0, 0, 0)):

@@ -30,6 +30,13 @@ TARGETS = {
     "sm_120": (GPUTarget("cuda", 120, 32), 99 << 10),
     "gfx942": (GPUTarget("hip", "gfx942", 64), 64 << 10),
 }
+PRODUCT = {
+    "sm_80": r"mma\.sync",
+    "sm_90": r"wgmma|mma\.sync",
+    "sm_100": r"tcgen05\.mma|mma\.sync",
+    "sm_120": r"mma\.sync",
+    "gfx942": r"v_mfma",
+}
 HALF, BF16, FLOAT, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
 OF_SIZE = {2: BF16, 4: FLOAT, 8: DOUBLE}
 
@@ -164,6 +171,22 @@ def check_amd(compiled):
     assert set(re.findall(r"private_segment_fixed_size: (\d+)", text)) == {"0"}, "scratch memory"
     assert set(re.findall(r"\.vgpr_spill_count:\s+(\d+)", text)) == {"0"}, "spills"
     assert not re.findall(r"(?:global|flat|buffer)_atomic\w+", text), "atomics"
+
+
+def check_product(planned, target, product=True):
+    """A planned launch compiled: no spill, registers and shared memory within the target's, no atomics, tensor cores for a product."""
+    gpu, shared_limit = TARGETS[target]
+    compiled, kernel = common.compile_ahead(planned, gpu), planned.kernel.__name__
+    assert compiled.metadata.shared <= shared_limit, f"{kernel}: {compiled.metadata.shared} bytes of shared memory"
+    text = compiled.asm["ptx" if gpu.backend == "cuda" else "amdgcn"]
+    if gpu.backend == "cuda":
+        used = resources(compiled.asm["cubin"])
+        assert used["STACK"] == 0 and used["LOCAL"] == 0, f"{kernel} spills: {used}"
+        assert used["REG"] * 32 * planned.options["num_warps"] <= 65536, f"{kernel}: {used['REG']} registers a thread"
+        assert not re.findall(r"\b(?:atom|red)\.\w+", text), "atomics"
+    else:
+        check_amd(compiled)
+    assert not product or re.search(PRODUCT[target], text), f"{kernel}: no product on tensor cores"
 
 
 @pytest.mark.parametrize("name, target", CASES)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import interpret_worker
@@ -47,6 +48,16 @@ def run_worker(names):
             results[died] = f"the worker ended with status {done.returncode}\n{done.stderr[-4000:]}"
         left = [name for name in left if name not in results]
     return results
+
+
+def results_of(request, cases):
+    """Of the selected cases of a test file, whose module of cases is a worker itself, by two workers for two cores."""
+    names = [item.callspec.params["name"] for item in request.session.items if item.path == request.path
+             and "name" in getattr(getattr(item, "callspec", None), "params", {})]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(sys.modules[__name__], "WORKER", Path(cases.__file__))
+        halves = list(pool.map(run_worker, (names[::2], names[1::2])))
+    return {**halves[0], **halves[1]}
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,15 @@ SPECTRALOPS_COMPILE_ALL=1 runs all of them, by default one of each family and of
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import interpret_kan
 import pytest
-import test_triton_interpret
-from test_triton_interpret import pytestmark  # noqa: F401
+from test_triton_interpret import pytestmark, results_of  # noqa: F401
 
 
 @pytest.fixture(scope="module")
 def results(request):
-    names = [item.callspec.params["name"] for item in request.session.items if item.path == Path(__file__)
-             and "name" in getattr(getattr(item, "callspec", None), "params", {})]  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_triton_interpret, "WORKER", Path(interpret_kan.__file__))
-        with ThreadPoolExecutor(2) as pool:  # two workers for two cores
-            halves = list(pool.map(test_triton_interpret.run_worker, (names[::2], names[1::2])))
-    return {**halves[0], **halves[1]}
+    return results_of(request, interpret_kan)
 
 
 @pytest.mark.parametrize("name", interpret_kan.CASES if interpret_kan.EVERYTHING else interpret_kan.QUICK)

@@ -13,7 +13,7 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from test_triton_compile import BF16, DOUBLE, FLOAT, HALF, OF_SIZE, TARGETS, check_amd, empty, resources  # noqa: E402
+from test_triton_compile import BF16, DOUBLE, FLOAT, HALF, OF_SIZE, PRODUCT, TARGETS, check_amd, empty, resources  # noqa: E402
 
 from spectralops import basis as B  # noqa: E402
 from spectralops.kernels import common, configs, kan  # noqa: E402
@@ -22,13 +22,6 @@ pytestmark = pytest.mark.skipif(common.INTERPRETED, reason="TRITON_INTERPRET is 
 
 EVERYTHING = os.environ.get("SPECTRALOPS_COMPILE_ALL") == "1"
 KERNELS = ("forward", "dx", "dcoeff")
-PRODUCT = {
-    "sm_80": r"mma\.sync",
-    "sm_90": r"wgmma|mma\.sync",
-    "sm_100": r"tcgen05\.mma|mma\.sync",
-    "sm_120": r"mma\.sync",
-    "gfx942": r"v_mfma",
-}
 
 
 def knots(order, inputs=256):

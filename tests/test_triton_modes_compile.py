@@ -5,15 +5,13 @@ By default one call for each target and the table's rows for sm_90; SPECTRALOPS_
 """
 
 import os
-import re
 
 import pytest
 import torch
 
 triton = pytest.importorskip("triton")
 
-from test_triton_compile import BF16, FLOAT, HALF, TARGETS, check_amd, empty, resources  # noqa: E402
-from test_triton_kan_compile import PRODUCT  # noqa: E402
+from test_triton_compile import BF16, FLOAT, HALF, TARGETS, check_product, empty  # noqa: E402
 
 from spectralops.kernels import common, configs, fourier_mix, modes, modes_mix, spectral_mlp  # noqa: E402
 from spectralops.ops.modes_reference import Modes  # noqa: E402
@@ -110,22 +108,6 @@ CASES = [
 ]
 
 
-def check(planned, target):
-    gpu, shared_limit = TARGETS[target]
-    compiled, kernel = common.compile_ahead(planned, gpu), planned.kernel.__name__
-    assert compiled.metadata.shared <= shared_limit, f"{kernel}: {compiled.metadata.shared} bytes of shared memory"
-    text = compiled.asm["ptx" if gpu.backend == "cuda" else "amdgcn"]
-    if gpu.backend == "cuda":
-        used = resources(compiled.asm["cubin"])
-        assert used["STACK"] == 0 and used["LOCAL"] == 0, f"{kernel} spills: {used}"
-        assert used["REG"] * 32 * planned.options["num_warps"] <= 65536, f"{kernel}: {used['REG']} registers a thread"
-        assert not re.findall(r"\b(?:atom|red)\.\w+", text), "atomics"
-    else:
-        check_amd(compiled)
-    if "PRECISION" in planned.arguments:
-        assert re.search(PRODUCT[target], text), f"{kernel}: no product on tensor cores"
-
-
 @pytest.mark.parametrize("name, target", CASES)
 def test_compiles_without_spilling(name, target, monkeypatch):
     monkeypatch.setattr(common, "AMD", TARGETS[target][0].backend == "hip")
@@ -134,4 +116,4 @@ def test_compiles_without_spilling(name, target, monkeypatch):
         constants = tuple((k, v) for k, v in planned.arguments.items() if k.isupper())
         distinct.setdefault((planned.kernel.__name__, constants), planned)
     for planned in distinct.values():
-        check(planned, target)
+        check_product(planned, target, "PRECISION" in planned.arguments)

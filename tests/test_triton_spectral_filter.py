@@ -6,21 +6,15 @@ SPECTRALOPS_COMPILE_ALL=1 runs all of them, by default each row of the launch ta
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import interpret_spectral_filter
 import pytest
-import test_triton_interpret
-from test_triton_interpret import pytestmark  # noqa: F401
+from test_triton_interpret import pytestmark, results_of  # noqa: F401
 
 
 @pytest.fixture(scope="module")
 def results(request):
-    names = [item.callspec.params["name"] for item in request.session.items if item.path == Path(__file__)
-             and "name" in getattr(getattr(item, "callspec", None), "params", {})]  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(test_triton_interpret, "WORKER", Path(interpret_spectral_filter.__file__))
-        return test_triton_interpret.run_worker(names)
+    return results_of(request, interpret_spectral_filter)
 
 
 @pytest.mark.parametrize(
