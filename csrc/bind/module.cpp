@@ -146,6 +146,9 @@ py::dict load(const std::string& path) {
   SO_VALUE(istft_workspace);
   SO_OPERATION(istft_head);
   SO_OPERATION(istft_head_backward);
+  SO_VALUE(sparse_wht_workspace);
+  SO_OPERATION(sparse_wht_decode);
+  SO_OPERATION(walsh_sum);
   SO_VALUE(fft_conv_workspace);
   SO_OPERATION(fft_conv_forward);
   SO_OPERATION(fft_conv_backward);

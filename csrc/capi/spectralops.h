@@ -389,6 +389,38 @@ SPECTRALOPS_API int64_t spectralops_istft_workspace(const spectralops_istft_call
 SPECTRALOPS_API int spectralops_istft_head(const spectralops_istft_call* call, int32_t device, int32_t threads, void* stream);
 SPECTRALOPS_API int spectralops_istft_head_backward(const spectralops_istft_call* call, int32_t device, int32_t threads, void* stream);
 
+/* ---- sparse Walsh-Hadamard transform ----------------------------------------------------------------------------------------
+ * The decoder of `problems` functions (ops/sparse_wht_reference.py) from their values (problems, queries), at samples (groups, 2^b bins,
+ * repeats (checks + 1) offsets), offsets fastest, that `index` maps to queries; NULL is the identity.  Values, energies and
+ * coefficients in `dtype`, float or double.  A vector of F_2^n takes words = ceil(n / 64) words, bit p at bit p % 64 of word p / 64.  Tables
+ * (ops/sparse_wht_groups.py): the maps to a bin and back, of each group, as n rows and as n columns of `words` words; base (groups, repeats,
+ * words); of BCH checks the rows (checks, words), the columns (n, ceil(checks / 64)) and the field (2, 2^m).
+ * keys (problems, capacity, words), coefficients (problems, capacity) and counts (problems,) are in the order found; energy (problems, groups,
+ * bins); noise (problems, 2). */
+enum spectralops_sparse_wht_scheme { SPECTRALOPS_EXACT = 0, SPECTRALOPS_NSO = 1, SPECTRALOPS_BCH = 2 };
+
+typedef struct {
+  const void* values;
+  const int32_t* index;
+  const int64_t *to_bin_rows, *to_bin_columns, *to_key_rows, *to_key_columns, *base, *check_rows, *check_columns;
+  const int32_t* field;
+  int64_t* keys;
+  void* coefficients;
+  int32_t* counts;
+  void *energy, *noise;
+  void* workspace;
+  int64_t workspace_bytes;
+  int64_t problems, queries, groups, dtype;
+  int64_t n, b, repeats, checks, scheme, hard, degree, chase, capacity, rounds;
+  double tau_try, tau, theta, noise_given; /* negative: to be estimated */
+} spectralops_sparse_wht_call;
+
+SPECTRALOPS_API int64_t spectralops_sparse_wht_workspace(const spectralops_sparse_wht_call* call, int32_t device, int32_t threads);
+SPECTRALOPS_API int spectralops_sparse_wht_decode(const spectralops_sparse_wht_call* call, int32_t device, int32_t threads, void* stream);
+/* y[m] = sum_k values[k] (-1)^<points[m], keys[k]>, points (count, words), keys (terms, words). */
+SPECTRALOPS_API int spectralops_walsh_sum(const int64_t* points, const int64_t* keys, const void* values, void* y, int64_t count,
+                                          int64_t terms, int64_t words, int32_t dtype, int32_t device, int32_t threads, void* stream);
+
 /* ---- kernels without a launch -----------------------------------------------------------------------------------
  * While recording is on in the calling thread, a call with device >= 0 validates and plans as usual but appends its launches to a list instead
  * of running them; another runtime (CuPy's NVRTC) then compiles the same headers and launches them.  `sm` is the compute capability to plan for (90 for

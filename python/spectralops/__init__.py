@@ -35,6 +35,8 @@ _HOMES = {  # file of ops/ -> the public names in it
     "mittag_leffler": ("mittag_leffler",),
     "poly_norm": ("poly_norm",),
     "rational": ("rational",),
+    "sparse_spectrum": ("SparseSpectrum",),
+    "sparse_wht_plan": ("SparseWHTPlan",),
     "spectral_conv": ("spectral_conv",),
     "spectral_filter": ("spectral_filter",),
     "spectral_gate1d": ("spectral_gate1d", "spectral_gate1d_state", "spectral_gate1d_step"),
@@ -78,6 +80,8 @@ if TYPE_CHECKING:
     from .ops.mittag_leffler import mittag_leffler  # noqa: F401
     from .ops.poly_norm import poly_norm  # noqa: F401
     from .ops.rational import rational  # noqa: F401
+    from .ops.sparse_spectrum import SparseSpectrum  # noqa: F401
+    from .ops.sparse_wht_plan import SparseWHTPlan  # noqa: F401
     from .ops.spectral_conv import spectral_conv  # noqa: F401
     from .ops.spectral_filter import spectral_filter  # noqa: F401
     from .ops.spectral_gate1d import spectral_gate1d, spectral_gate1d_state, spectral_gate1d_step  # noqa: F401

@@ -454,3 +454,24 @@ def _(x, weight, scaling, transposed, backend=None):
 def _(x, grad, block, scaling, backend=None):
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return x.new_empty(grad.shape[1] // block, x.shape[1] // block, block, dtype=dtype)
+
+
+@_define(
+    "sparse_wht_decode",
+    "sparse_wht_decode(Tensor values, Tensor? index, Tensor[] tables, int[] sizes, float[] levels, str? backend=None)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+def _(values, index, tables, sizes, levels, backend=None):
+    rows, (groups, _, words), bins, capacity = values.shape[0], tables[0].shape, 1 << sizes[1], sizes[8]
+    return (
+        tables[0].new_empty((rows, capacity, words)),
+        values.new_empty((rows, capacity)),
+        values.new_empty(rows, dtype=torch.int32),
+        values.new_empty((rows, groups, bins)),
+        values.new_empty((rows, 2)),
+    )
+
+
+@_define("sparse_spectrum", "walsh_sum(Tensor points, Tensor keys, Tensor values, str? backend=None) -> Tensor")
+def _(points, keys, values, backend=None):
+    return values.new_empty(points.shape[0])

@@ -46,6 +46,8 @@ normalised, and `supports(name, *args) -> (bool, reason)` for the same arguments
     fourier_linear_gradient(x, grad, indices, outputs, inputs, scaling)                            -> dspectrum
     circulant_linear(x (T, n b), weight (m, n, b), scaling, transposed)                            -> y (T, m b)
     circulant_linear_gradient(x, grad (T, m b), block, scaling)                                    -> dweight
+    sparse_wht_decode(values (R, Q), index (C, B, P) int32 or None, tables, call)                  -> keys, values, counts, energy, noise
+    walsh_sum(points (M, W) int64, keys (K, W) int64, values (K,))                                 -> (M,)
 
 Of the functions from spectral_filter on the shapes, strides and formulas are in ops/<..>_reference.py, those of fourier_mix and
 haar in their own files.

@@ -86,6 +86,10 @@ def unsupported(function: str, *args) -> str | None:
         from ._spectral import unsupported as spectral_unsupported
 
         return spectral_unsupported(function, *args)
+    if function in ("sparse_wht_decode", "walsh_sum"):
+        from ._sparse_wht import unsupported as sparse_wht_unsupported
+
+        return sparse_wht_unsupported(function, *args)
     if function.startswith("kan"):
         return _kan_unsupported(function, *args)
     if function.startswith(("activation", "poly_norm", "fan")) and args[0].device.type != "cpu":
@@ -157,6 +161,10 @@ def unplannable(function: str, *args) -> str | None:
         from ._spectral import unplannable as filter_unplannable
 
         return filter_unplannable(function, *args)
+    if function == "sparse_wht_decode":
+        from ._sparse_wht import unplannable as sparse_wht_unplannable
+
+        return sparse_wht_unplannable(*args)
     if function != "hadamard_quantize":
         return None
     x, _, base, _, block, group, format, _ = args

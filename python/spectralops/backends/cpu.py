@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import _core, _fft_conv, _spectral
+from . import _core, _fft_conv, _sparse_wht, _spectral
 from .._loader import CoreMissing, core, core_status
 
 _ready: bool | None = None
@@ -69,3 +69,5 @@ mode_mix = partial(_spectral.mode_mix, _where)
 mode_mix_gradient = partial(_spectral.mode_mix_gradient, _where)
 istft_head = partial(_spectral.istft_head, _where)
 istft_head_backward = partial(_spectral.istft_head_backward, _where)
+sparse_wht_decode = partial(_sparse_wht.sparse_wht_decode, _where)
+walsh_sum = partial(_sparse_wht.walsh_sum, _where)

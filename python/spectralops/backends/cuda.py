@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from . import _core, _fft_conv, _spectral
+from . import _core, _fft_conv, _sparse_wht, _spectral
 from .._loader import CoreMissing, build_info, core, core_status
 
 
@@ -61,3 +61,5 @@ mode_dft = partial(_spectral.mode_dft, _where)
 mode_idft = partial(_spectral.mode_idft, _where)
 mode_mix = partial(_spectral.mode_mix, _where)
 mode_mix_gradient = partial(_spectral.mode_mix_gradient, _where)
+sparse_wht_decode = partial(_sparse_wht.sparse_wht_decode, _where)
+walsh_sum = partial(_sparse_wht.walsh_sum, _where)

@@ -37,6 +37,8 @@ from ..ops.spectral_filter_reference import forward as spectral_filter
 from ..ops.spectral_filter_reference import gradient as spectral_filter_gradient
 from ..ops.spectral_mlp_reference import backward as spectral_mlp_core_backward
 from ..ops.spectral_mlp_reference import forward as spectral_mlp_core
+from ..ops.sparse_wht_reference import decode as sparse_wht_decode
+from ..ops.sparse_wht_reference import walsh_sum
 from ..ops.wavelet_reference import backward as wavelet_backward
 from ..ops.wavelet_reference import double_backward as wavelet_double_backward
 from ..ops.wavelet_reference import forward as wavelet_forward
@@ -80,8 +82,10 @@ __all__ = [
     "spectral_filter_gradient",
     "spectral_mlp_core",
     "spectral_mlp_core_backward",
+    "sparse_wht_decode",
     "srht",
     "supports",
+    "walsh_sum",
     "wavelet_backward",
     "wavelet_double_backward",
     "wavelet_forward",

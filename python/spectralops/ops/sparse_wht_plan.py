@@ -1,0 +1,391 @@
+"""`SparseWHTPlan`: which points to ask of a function, and the decoding of its answers.
+
+`sparse_wht_groups.py` has the points, `sparse_wht_reference.py` the decoder and its formulas.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Iterator
+
+import torch
+from torch import Tensor
+
+from . import bch, bits
+from . import sparse_wht_groups as layout
+from .sparse_spectrum import SparseSpectrum
+from .sparse_wht_decode import decode
+from .sparse_wht_reference import Call
+from .. import _check
+
+FORMAT, VERSION = "spectralops.SparseWHTPlan", 1
+FALSE_ALARM = 1e-4  # of a decode: that noise alone gives a key, or leaves a bin unresolved
+TRIED = 1e-2  # of a bin that holds noise alone: that its signs are looked at
+ROWS = 4096  # points made at a time, so that what is between stays in a cache
+MAX_VARIABLES = 4096
+MAX_B = 30
+
+
+@lru_cache(maxsize=256)
+def chi_square_tail(probability: float, degrees: int) -> float:
+    """x with Pr[chi^2 of these degrees of freedom > x] = probability."""
+
+    def tail(x: float) -> float:
+        half = torch.tensor([degrees / 2, x / 2], dtype=torch.float64)
+        return torch.special.gammaincc(half[0], half[1]).item()
+
+    low, high = 0.0, degrees + 40.0 * math.sqrt(degrees) + 200.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if tail(middle) > probability else (low, middle)
+    return high
+
+
+def log_keys(n: int, degree: int | None) -> float:
+    """ln of how many keys there are, of at most `degree` ones."""
+    if degree is None:
+        return n * math.log(2)
+    return math.log(sum(math.comb(n, i) for i in range(min(degree, n) + 1)))
+
+
+class SparseWHTPlan:
+    r"""The queries that find a sparse Walsh-Hadamard spectrum, and the decoder of their answers.
+
+    :math:`f(m) = \sum_k F[k] (-1)^{\langle m, k \rangle}` on n bits, K of its 2^n coefficients other than zero. The plan asks f at about
+    `groups` 2^b P points, P the offsets of a group, and gets back the keys k and F[k].
+
+    >>> plan = SparseWHTPlan(500, 100)
+    >>> spectrum = plan.decode(f(plan.queries()))             # or: for points in plan.queries(chunk=100_000): ...
+    >>> spectrum.bits(), spectrum.values, spectrum.unresolved  # unresolved is empty if all was found
+
+    Args:
+        n: variables, 1 to 4096.
+        k: the number of coefficients expected, K; it sets b if that is not given. More may be found.
+        groups: C, subsampling matrices, at least 1. With 3, decoding succeeds while 2^b > 0.41 K, K large.
+        offsets: "exact" for functions without noise, P = n - b + 1; "nso" against noise, P = repeats (n + 1); "bch" where keys have at
+            most `degree` ones, P = repeats (degree ceil(log2(n + 1)) + 1).
+        repeats: random shifts of the offsets, at least 1; more of them withstand more noise.
+        degree: the largest number of ones of a key; "bch" needs it, the others do not take it.
+        b: 2^b bins a group; default the least with 2^b >= 2 K, at most n.
+        majority: "soft" or "hard", how the signs at the repeats are combined.
+        chase: "bch": how many of the least reliable signs are tried both ways.
+        seed: of the random points, any int. The same arguments give the same plan on every machine.
+        device: where points are made and answers are decoded; default the CPU.
+        q: the size of the alphabet; 2 is the only one there is.
+
+    Noise: independent, of equal variance. The decoder is deterministic. Certificate: `unresolved` and `residual_energy` of the result.
+
+    Raises: ValueError or TypeError naming the argument; K > 2^n is one of them.
+
+    Source: R. Scheibler, S. Haghighatshoar, M. Vetterli, IEEE Trans. Inf. Theory 61 (2015) 2115-2132; X. Li, J. K. Bradley, S. Pawar,
+    K. Ramchandran, IEEE ISIT 2014 and arXiv 1508.06336 (SPRIGHT); for codes A. Amrollahi et al., NeurIPS 2019.
+    """
+
+    def __init__(
+        self, n: int, k: int, *, groups: int = 3, offsets: str = "exact", repeats: int = 1, degree: int | None = None,
+        b: int | None = None, majority: str = "soft", chase: int = 6, seed: int = 0, device=None, q: int = 2,
+    ):  # fmt: skip
+        for name, value, low, high in (
+            ("n", n, 1, MAX_VARIABLES), ("k", k, 1, None), ("groups", groups, 1, 16), ("repeats", repeats, 1, 1000), ("chase", chase, 0, 16)
+        ):  # fmt: skip
+            if _check.integer(name, value) < low or high is not None and value > high:
+                raise ValueError(f"{name} must be at least {low}{'' if high is None else f' and at most {high}'}; got {value}")
+        if k > 1 << n:
+            raise ValueError(f"k is too large for n: a function of {n} bits has {1 << n} coefficients; got k = {k}")
+        _check.choice("q", q, (2,))
+        _check.choice("offsets", offsets, layout.OFFSETS)
+        _check.choice("majority", majority, ("soft", "hard"))
+        _check.integer("seed", seed)
+        if offsets == "bch":
+            if degree is None:
+                raise ValueError('degree is needed with offsets="bch": the largest number of ones of a key')
+            if not 1 <= _check.integer("degree", degree) <= min(n, bch.MAX_DEGREE):
+                raise ValueError(f"degree must be at least 1 and at most {min(n, bch.MAX_DEGREE)}; got {degree}")
+        elif degree is not None:
+            raise ValueError(f'degree belongs to offsets="bch"; got {degree} with offsets={offsets!r}')
+        if b is None:
+            b = min(n, (2 * k - 1).bit_length())
+        if not 0 <= _check.integer("b", b) <= min(n, MAX_B):
+            raise ValueError(f"b must be at least 0 and at most {min(n, MAX_B)} (k = {k}, n = {n}); got {b}")
+        self.n, self.k, self.groups, self.offsets, self.repeats = n, k, groups, offsets, repeats
+        self.degree, self.majority, self.chase, self.seed, self.q = degree, majority, chase, seed, q
+        self.b = self.first_b = b
+        self.device = torch.device("cpu" if device is None else device)
+        self._smaller: SparseWHTPlan | None = None  # the plan that this one was grown from
+
+    # ---- sizes -----------------------------------------------------------------------------------------------------
+
+    @property
+    def bins(self) -> int:
+        """B = 2^b, of a group."""
+        return 1 << self.b
+
+    @property
+    def checks(self) -> int:
+        return layout.num_checks(self.n, self.b, self.offsets, self.degree)
+
+    @property
+    def num_offsets(self) -> int:
+        """P, of a group."""
+        return self.repeats * (self.checks + 1)
+
+    @property
+    def num_queries(self) -> int:
+        """Distinct points."""
+        return self._numbering[1].numel() if self._numbering is not None else self.groups * self.bins * self.num_offsets
+
+    def __repr__(self) -> str:
+        shown = ("offsets", "repeats", "degree", "b", "groups", "seed", "device")
+        return f"SparseWHTPlan(n={self.n}, k={self.k}, {', '.join(f'{s}={getattr(self, s)!s}' for s in shown)})"
+
+    # ---- points ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tables(self) -> layout.Tables:
+        return layout.tables(self.n, self.groups, self.offsets, self.repeats, self.degree, self.seed).to(self.device)
+
+    @cached_property
+    def _points(self) -> tuple[Tensor, Tensor]:
+        """Columns of M_c (C, b, W) and offsets (C, P, W)."""
+        return self.tables.to_bin_rows[:, : self.b], layout.offset_points(self.tables, self.n, self.b, self.offsets)
+
+    def _inherited(self) -> Tensor:
+        """(C, B, P): the number that the smaller plan gave each point, -1 where it had none."""
+        small, half = self._smaller, self.bins // 2
+        its = small._slots().view(self.groups, half, self.repeats, -1)
+        number = its.new_full((self.groups, self.bins, self.repeats, self.checks + 1), -1)
+        if self.offsets != "exact":
+            number[:, :half] = its
+        else:  # column b - 1 was a row of the smaller plan and now spans the subspace
+            number[:, :half, :, 0], number[:, half:, :, 0] = its[..., 0], its[..., 1]
+            number[:, :half, :, 1:] = its[..., 2:]
+        return number.view(self.groups, self.bins, -1)
+
+    def _slots(self) -> Tensor:
+        """(C, B, P) int64: the number of the query at each sample."""
+        if self._numbering is not None:
+            return self._numbering[0]
+        shape = self.groups, self.bins, self.num_offsets
+        return torch.arange(math.prod(shape), device=self.device).view(shape)
+
+    @cached_property
+    def _numbering(self) -> tuple[Tensor, Tensor] | None:
+        """(C, B, P) the query at each sample, and a sample of each query; None if they are the same in order."""
+        columns, offsets = self._points
+        shared = layout.shared_cosets(columns, offsets)
+        if self._smaller is None and not bool(shared.any()):
+            return None
+        shape = self.groups, self.bins, self.num_offsets
+        total = math.prod(shape)
+        slot = torch.arange(total, device=self.device)
+        representative = slot.clone()
+        suspects = shared[:, None].expand(shape).reshape(-1).nonzero().squeeze(1)
+        inherited = None if self._smaller is None else self._inherited().view(-1)
+        if suspects.numel():
+            points = self._points_at(suspects)
+            order = torch.argsort(bits.mixed(points), stable=True)
+            if inherited is not None:  # among equal points one that has a number comes first
+                order = order[torch.argsort((inherited[suspects[order]] < 0).to(torch.uint8), stable=True)]
+                order = order[torch.argsort(bits.mixed(points)[order], stable=True)]
+            sorted_points = points[order]
+            new = torch.ones(order.numel(), dtype=torch.bool, device=self.device)
+            new[1:] = (sorted_points[1:] != sorted_points[:-1]).any(1)  # of distinct points mixed alike, some stay twice: harmless
+            first = new.nonzero().squeeze(1)[new.cumsum(0) - 1]
+            representative[suspects[order]] = suspects[order[first]]
+        fresh = representative == slot
+        number = torch.full_like(slot, -1)
+        asked = 0
+        if inherited is not None:
+            asked = self._smaller.num_queries
+            number = torch.where(fresh, inherited, number)
+            fresh &= inherited < 0
+            spread = number[representative]
+            number = torch.where(inherited >= 0, inherited, spread)
+            number[fresh] = asked + torch.arange(int(fresh.sum()), device=self.device)
+            number = torch.where(number < 0, number[representative], number)
+        else:
+            number[fresh] = torch.arange(int(fresh.sum()), device=self.device)
+            number = number[representative]
+        sample = slot.new_empty(asked + int(fresh.sum()))
+        sample[number.flip(0)] = slot.flip(0)
+        return number.view(shape), sample
+
+    @cached_property
+    def _index(self) -> Tensor | None:
+        """(C, B, P) int32 for the decoder, None for the order itself."""
+        return None if self._numbering is None else self._numbering[0].to(torch.int32)
+
+    @cached_property
+    def _halves(self) -> tuple[Tensor, Tensor]:
+        """Sums of the lower and of the upper columns of M_c, (C, 2^(b/2), W) each: a point is one of each and an offset."""
+        columns, _ = self._points
+        low = self.b // 2
+        return tuple(torch.stack([bits.span(m) for m in part]) for part in (columns[:, :low], columns[:, low:]))
+
+    def _gather(self, slot: Tensor, low: Tensor, high: Tensor, offsets: Tensor) -> Tensor:
+        """Samples (N,) -> their points (N, ..), in the form of the three tables."""
+        p = slot % offsets.shape[1]
+        cell = slot // offsets.shape[1]
+        j, c = cell % self.bins, cell // self.bins
+        point = low.flatten(0, 1)[c * low.shape[1] + j % low.shape[1]]
+        point ^= high.flatten(0, 1)[c * high.shape[1] + j // low.shape[1]]
+        point ^= offsets.flatten(0, 1)[c * offsets.shape[1] + p]
+        return point
+
+    def _points_at(self, slot: Tensor) -> Tensor:
+        return self._gather(slot, *self._halves, self._points[1])
+
+    @cached_property
+    def _octets(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The same tables with a byte for each variable, eight of them in an int64."""
+
+        def spread(packed: Tensor) -> Tensor:
+            out = packed.new_zeros((*packed.shape[:-1], (self.n + 7) // 8 * 8), dtype=torch.uint8)
+            out[..., : self.n] = bits.unpack(packed, self.n)
+            return out.view(torch.int64)
+
+        return spread(self._halves[0]), spread(self._halves[1]), spread(self._points[1])
+
+    def queries(self, chunk: int | None = None, format: str = "bits", *, start: int = 0) -> Tensor | Iterator[Tensor]:
+        """The points to ask, in the order in which `decode` takes their values.
+
+        Args:
+            chunk: None for one tensor; else an iterator of tensors of at most so many points, made as they are taken.
+            format: "bits" for (N, n) uint8, or "packed" for (N, ceil(n / 64)) int64: variable i of n is bit n - 1 - i of the number, so
+                that for n <= 64 it is the position in a tensor of 2^n.
+            start: leave out the queries before this one. A plan that was grown asks those of the smaller plan first.
+        """
+        _check.choice("format", format, ("bits", "packed"))
+        if not 0 <= _check.integer("start", start) <= self.num_queries:
+            raise ValueError(f"start must be in [0, {self.num_queries}]; got {start}")
+        if chunk is None:
+            return self._block(start, self.num_queries, format)
+        if _check.integer("chunk", chunk) < 1:
+            raise ValueError(f"chunk must be at least 1; got {chunk}")
+        return (self._block(at, min(at + chunk, self.num_queries), format) for at in range(start, self.num_queries, chunk))
+
+    def _block(self, start: int, stop: int, format: str) -> Tensor:
+        parts = self._octets if format == "bits" else (*self._halves, self._points[1])
+        dtype, width = (torch.uint8, self.n) if format == "bits" else (torch.int64, bits.words(self.n))
+        out = torch.empty((stop - start, width), dtype=dtype, device=self.device)
+        for at in range(start, stop, ROWS):
+            end = min(at + ROWS, stop)
+            query = torch.arange(at, end, device=self.device)
+            slot = query if self._numbering is None else self._numbering[1][at:end]
+            out[at - start : end - start] = self._gather(slot, *parts).view(dtype)[:, :width]
+        return out
+
+    def grow(self, b: int | None = None) -> "SparseWHTPlan":
+        """A plan of 2^b bins, default twice as many, whose first queries are this plan's, in the same order: only the others,
+        `queries(start=plan.num_queries)`, are asked, and their values appended.
+        """
+        b = self.b + 1 if b is None else _check.integer("b", b)
+        if not self.b <= b <= min(self.n, MAX_B, bits.WORD):
+            raise ValueError(f"b must be at least {self.b} and at most {min(self.n, MAX_B)}; got {b}")
+        plan = self
+        while plan.b < b:
+            small, plan = plan, SparseWHTPlan(**{**plan._arguments(), "b": plan.b + 1}, device=plan.device)
+            plan.first_b, plan._smaller = small.first_b, small
+            plan.tables = small.tables
+        return plan
+
+    # ---- answers ---------------------------------------------------------------------------------------------------
+
+    def _call(self, noise_std: float | str) -> Call:
+        samples, groups = self.num_offsets, self.groups
+        return Call(
+            n=self.n, b=self.b, repeats=self.repeats, checks=self.checks, scheme=layout.OFFSETS.index(self.offsets),
+            hard=self.majority == "hard", degree=self.degree or 0, chase=self.chase, capacity=groups * self.bins,
+            rounds=4 * self.b + 40,
+            tau_try=chi_square_tail(TRIED, samples) / samples,
+            tau=chi_square_tail(FALSE_ALARM / (groups * self.bins), samples) / samples,
+            theta=2 * (log_keys(self.n, self.degree) + math.log(groups / FALSE_ALARM)),
+            noise=-1.0 if noise_std == "auto" else noise_std**2 / self.bins,
+        )  # fmt: skip
+
+    def decode(
+        self, values: Tensor, noise_std: float | str = "auto", refit: bool = False, *, backend: str | None = None
+    ) -> SparseSpectrum | list[SparseSpectrum]:
+        """The spectrum of a function from its values at `queries()`.
+
+        Args:
+            values: (num_queries,), or (R, num_queries) for R functions at the same points, which gives a list of R. float32 and float64
+                are decoded as they are, other real types as float32 (16 bits) or float64 (integers). On the plan's device.
+            noise_std: sigma of the noise of a value; "auto" estimates it from the bins. 0 for none: what rounding of the values' type makes is
+                allowed for.
+            refit: coefficients by least squares over all samples, given the keys, in place of those from the peeling. They are so also where
+                `values` require a gradient, which then reaches them: the keys are held fixed, and F is linear in the values.
+
+        Returns: a SparseSpectrum whose `unresolved` is empty if every bin was explained.
+
+        Raises: ValueError for values of another length or device, or that are not finite (on a GPU this check waits for it).
+        """
+        many = self._validated(values, noise_std)
+        spectra = decode(self, values if many else values[None], noise_std, bool(refit), backend)
+        return spectra if many else spectra[0]
+
+    def _validated(self, values: Tensor, noise_std: float | str) -> bool:
+        _check.tensor("values", values, (*_check.FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+        if values.dim() not in (1, 2) or values.shape[-1] != self.num_queries:
+            raise ValueError(f"values must have shape ({self.num_queries},) or (R, {self.num_queries}); got {_check.shape(values)}")
+        if values.device != torch.empty(0, device=self.device).device:
+            raise ValueError(f"values are on {values.device} but the plan is on {self.device}; they must be on one device")
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError("values must be finite; got NaN or infinity")
+        if noise_std != "auto" and not (isinstance(noise_std, (int, float)) and math.isfinite(noise_std) and noise_std >= 0):
+            raise ValueError(f'noise_std must be "auto" or a number of at least 0; got {noise_std!r}')
+        return values.dim() == 2
+
+    # ---- another process, another device ----------------------------------------------------------------------------
+
+    def _arguments(self) -> dict:
+        names = ("n", "k", "groups", "offsets", "repeats", "degree", "b", "majority", "chase", "seed", "q")
+        return {name: getattr(self, name) for name in names}
+
+    def to(self, device) -> "SparseWHTPlan":
+        """The same plan on another device."""
+        return self._from(self._state(), device)
+
+    def _state(self) -> dict:
+        return {"format": FORMAT, "version": VERSION, "first_b": self.first_b, **self._arguments()}
+
+    @classmethod
+    def _from(cls, state: dict, device=None) -> "SparseWHTPlan":
+        state = dict(state)
+        kind, version = state.pop("format", None), state.pop("version", None)
+        if kind != FORMAT:
+            raise ValueError("this is not a saved SparseWHTPlan")
+        if version != VERSION:
+            raise ValueError(f"this plan was saved by another version: its format is {version}, this package reads {VERSION}")
+        b, state["b"] = state["b"], state.pop("first_b")
+        return cls(**state, device=device).grow(b)
+
+    def __getstate__(self) -> dict:
+        return {**self._state(), "device": str(self.device)}
+
+    def __setstate__(self, state: dict) -> None:
+        state = dict(state)
+        device = state.pop("device", None)
+        self.__dict__.update(self._from(state, device).__dict__)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SparseWHTPlan) and self._state() == other._state()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._state().values()))
+
+    def save(self, path: str | Path) -> None:
+        """A file of a few hundred bytes: the arguments, from which the points follow."""
+        Path(path).write_text(json.dumps(self._state()) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path, device=None) -> "SparseWHTPlan":
+        """What `save` wrote. ValueError for another version's file, or for one that is not a plan."""
+        try:
+            state = json.loads(Path(path).read_text())
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a saved SparseWHTPlan: {error}") from None
+        return cls._from(state if isinstance(state, dict) else {}, device)
