@@ -27,8 +27,8 @@ TRIED = 1e-2  # of a bin that holds noise alone: that its signs are looked at
 ROWS = 4096  # points made at a time
 MAX_VARIABLES = 4096
 MAX_B = 30
-
-
+MAX_SAMPLES = 2**31 - 1  # their numbers are int32
+ARGUMENTS = ("n", "k", "groups", "offsets", "repeats", "degree", "b", "majority", "chase", "seed", "q")
 DTYPES = (*_check.FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -131,7 +131,15 @@ class SparseWHTPlan:
         self.n, self.k, self.groups, self.offsets, self.repeats = n, k, groups, offsets, repeats
         self.degree, self.majority, self.chase, self.seed, self.q = degree, majority, chase, seed, q
         self.b = self.first_b = b
-        self.device = torch.device("cpu" if device is None else device)
+        try:
+            self.device = torch.device("cpu" if device is None else device)
+        except RuntimeError:
+            raise ValueError(f"device must be a torch.device or the name of one; got {device!r}") from None
+        except TypeError:
+            raise TypeError(f"device must be a torch.device or the name of one; got {type(device).__name__}") from None
+        if self.num_samples > MAX_SAMPLES:
+            sizes = f"{groups} groups of 2^{b} bins and {self.num_offsets} offsets"
+            raise ValueError(f"b (or k) is too large: {sizes} are {self.num_samples} samples, more than {MAX_SAMPLES}")
         self._smaller: SparseWHTPlan | None = None  # the plan that this one was grown from
 
     # ---- sizes -----------------------------------------------------------------------------------------------------
@@ -151,8 +159,13 @@ class SparseWHTPlan:
         return self.repeats * (self.checks + 1)
 
     @property
+    def num_samples(self) -> int:
+        """C 2^b P, what the transforms take: a point counts as often as it occurs."""
+        return self.groups * self.bins * self.num_offsets
+
+    @property
     def num_queries(self) -> int:
-        """Distinct points."""
+        """Distinct points, the length of `queries()` and of `values`."""
         return self._numbering[1].numel() + (0 if self._smaller is None else self._smaller.num_queries)
 
     def __repr__(self) -> str:
@@ -209,21 +222,21 @@ class SparseWHTPlan:
         """(C, B, P) int32, the query at each sample, None for the order itself; and of each query that a smaller plan did not ask the
         first of its samples, increasing, int64.
         """
-        slot = torch.arange(self.groups * self.bins * self.num_offsets, device=self.device)
-        asked = 0 if self._smaller is None else self._smaller.num_queries
-        rank = slot + asked  # among samples of one point the first is kept, or one that has a number
-        if self._smaller is not None:
-            inherited = self._inherited().flatten()
-            rank = torch.where(inherited < 0, rank, inherited)
         sample, point = self._repeated()
+        slot = torch.arange(self.num_samples, device=self.device)
         if self._smaller is None and sample.numel() == 0:
             return None, slot
+        asked, rank = 0, slot  # the sample of least rank stands for its point: the first, or one that has a number
+        if self._smaller is not None:
+            asked, inherited = self._smaller.num_queries, self._inherited().flatten()
+            rank = torch.where(inherited < 0, slot + asked, inherited)
         least = torch.full_like(sample, rank.numel() + asked).scatter_reduce_(0, point, rank[sample], "amin")
         fresh = rank >= asked
         fresh[sample] &= rank[sample] == least[point]
         number = fresh.cumsum(0) + (asked - 1)
         number[sample] = torch.where(least < asked, least, number[(least - asked).clamp(0, slot.numel() - 1)])[point]
-        number = torch.where(rank < asked, rank, number)
+        if asked:
+            number = torch.where(rank < asked, rank, number)
         return number.to(torch.int32).view(self.groups, self.bins, -1), slot[fresh]
 
     @property
@@ -314,6 +327,11 @@ class SparseWHTPlan:
     # ---- answers ---------------------------------------------------------------------------------------------------
 
     def _call(self, noise_std: float | str) -> Call:
+        return self._levels if noise_std == "auto" else self._levels._replace(noise=noise_std**2 / self.bins)
+
+    @cached_property
+    def _levels(self) -> Call:
+        """What the decoder is told where the noise is to be estimated."""
         samples, groups = self.num_offsets, self.groups
         return Call(
             n=self.n, b=self.b, repeats=self.repeats, checks=self.checks, scheme=layout.OFFSETS.index(self.offsets),
@@ -322,7 +340,7 @@ class SparseWHTPlan:
             tau_try=chi_square_tail(TRIED, samples) / samples,
             tau=chi_square_tail(FALSE_ALARM / (groups * self.bins), samples) / samples,
             theta=self._theta(),
-            noise=-1.0 if noise_std == "auto" else noise_std**2 / self.bins,
+            noise=-1.0,
         )  # fmt: skip
 
     def _theta(self) -> float:
@@ -361,18 +379,18 @@ class SparseWHTPlan:
         _check.tensor("values", values, DTYPES)
         if values.dim() not in (1, 2) or values.shape[-1] != self.num_queries:
             raise ValueError(f"values must have shape ({self.num_queries},) or (R, {self.num_queries}); got {_check.shape(values)}")
-        if values.device != torch.empty(0, device=self.device).device:
+        if values.device != self.tables.base.device:  # which has an index even where the plan's has none
             raise ValueError(f"values are on {values.device} but the plan is on {self.device}; they must be on one device")
-        if not bool(torch.isfinite(values).all()):
-            raise ValueError("values must be finite; got NaN or infinity")
         check_noise(noise_std)
+        sum_is_finite = math.isfinite(values.detach().sum().item())  # one pass; it may overflow where no value is infinite
+        if not sum_is_finite and not bool(torch.isfinite(values).all()):
+            raise ValueError("values must be finite; got NaN or infinity")
         return values.dim() == 2
 
     # ---- another process, another device ----------------------------------------------------------------------------
 
     def _arguments(self) -> dict:
-        names = ("n", "k", "groups", "offsets", "repeats", "degree", "b", "majority", "chase", "seed", "q")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ARGUMENTS}
 
     def to(self, device) -> "SparseWHTPlan":
         """The same plan on another device."""
@@ -383,12 +401,15 @@ class SparseWHTPlan:
 
     @classmethod
     def _from(cls, state: dict, device=None) -> "SparseWHTPlan":
-        state = dict(state)
+        state = dict(state) if isinstance(state, dict) else {}
         kind, version = state.pop("format", None), state.pop("version", None)
         if kind != FORMAT:
             raise ValueError("this is not a saved SparseWHTPlan")
         if version != VERSION:
             raise ValueError(f"this plan was saved by another version: its format is {version}, this package reads {VERSION}")
+        if state.keys() != {"first_b", *ARGUMENTS}:
+            odd = ", ".join(sorted(state.keys() ^ {"first_b", *ARGUMENTS}))
+            raise ValueError(f"this is not a saved SparseWHTPlan: {odd} missing or not known")
         b, state["b"] = state["b"], state.pop("first_b")
         return cls(**state, device=device).grow(b)
 
@@ -417,4 +438,4 @@ class SparseWHTPlan:
             state = json.loads(Path(path).read_text())
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a saved SparseWHTPlan: {error}") from None
-        return cls._from(state if isinstance(state, dict) else {}, device)
+        return cls._from(state, device)
