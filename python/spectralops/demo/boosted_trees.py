@@ -185,16 +185,17 @@ def explain(f: MixedPatient, device: torch.device, points: int = 2000) -> dict:
         row["allowed"] = level * (len(found) + 1)  # at a point, to which every coefficient may bring its share
         row["green"] = not (row["missed"] or row["false"]) and row["error"] <= level and row["points"] <= row["allowed"]
         rows.append({"plan": name, "steps": [asdict(step) for step in steps], **row})
-    top = sorted(found, key=lambda key: -abs(found[key]))
+    ranked = sorted(exact, key=lambda key: -abs(exact[key]))
     return {
         "level": level,
         "degree": degree,
         "deviation": truth.std().item(),
         "rows": rows,
         "top": [
-            {"features": [f.names[i] for i in key], "exact": float(exact.get(key, 0)), "found": found[key]}
-            for key in top
+            {"features": [f.names[i] for i in key], "exact": float(exact[key]), "found": found.get(key, 0.0)}
+            for key in ranked
             if len(key) > 1
         ][:12],
+        "ranked": {"exact": [float(abs(exact[key])) for key in ranked], "found": [abs(found.get(key, 0.0)) for key in ranked]},
         "green": all(row["green"] for row in rows),
     }
