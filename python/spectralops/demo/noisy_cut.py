@@ -64,7 +64,7 @@ def recover(graph: Graph, plan: SparseWHTPlan, decibel: float, seed: int = 0) ->
     pairs = {tuple(row.nonzero().flatten().tolist()) for row in ones if row.any()}
     edges, weight = set(graph.edges), spectrum.values.cpu()[ones.any(1)]
     return {
-        "plan": f"{plan.offsets}{f', degree {plan.degree}' if plan.degree else ''}, {plan.repeats} repeats",
+        "plan": f"{plan.offsets}{f', degree {plan.degree}' if plan.degree else ''}, {plan.repeats} repeat{'s' if plan.repeats > 1 else ''}",
         "decibel": decibel,
         "sigma": sigma,
         "sigma_found": spectrum.noise_std,

@@ -87,7 +87,8 @@ def _picture(picture: dict) -> str:
 
 def _spectrum(entry: dict) -> str:
     trees = entry["name"] == "boosted-trees"
-    verdict = _chip(True, "found: all that is there, nothing else") if entry["green"] else _chip(False, "not as it must be")
+    right = "every coefficient found, none invented" if trees else "no edge invented, all found where the queries suffice"
+    verdict = _chip(True, right) if entry["green"] else _chip(False, "not as it must be")
     return (
         f'<section class="card"><h2>{escape(entry["title"])}</h2><p class="soft">{escape(entry["about"])}</p>'
         f"{verdict}{_trees(entry) if trees else _cut(entry)}</section>"
