@@ -32,11 +32,7 @@ def sparse_wht_decode(values, index, tables, sizes, levels, backend=None):
 
 
 def decode(plan: "SparseWHTPlan", values: Tensor, noise_std, refit: bool, backend: str | None) -> list[SparseSpectrum]:
-    """(R, num_queries) -> R spectra."""
-    if not values.is_floating_point():
-        values = values.to(torch.float64)
-    elif values.dtype in (torch.float16, torch.bfloat16):
-        values = values.to(torch.float32)
+    """(R, num_queries), float32 or float64 -> R spectra."""
     learned = torch.is_grad_enabled() and values.requires_grad
     call = plan._call(noise_std)
     with torch.no_grad():

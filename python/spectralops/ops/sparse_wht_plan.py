@@ -29,6 +29,24 @@ MAX_VARIABLES = 4096
 MAX_B = 30
 
 
+DTYPES = (*_check.FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def real(values: Tensor) -> Tensor:
+    """As a decoder takes them: float32 or float64."""
+    if not values.is_floating_point():
+        return values.to(torch.float64)
+    return values.to(torch.float32) if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def check_noise(noise_std: object) -> None:
+    if isinstance(noise_std, str) and noise_std == "auto":
+        return
+    number = isinstance(noise_std, (int, float)) and not isinstance(noise_std, bool)
+    if not number or not math.isfinite(noise_std) or noise_std < 0:
+        raise ValueError(f'noise_std must be "auto" or a number of at least 0; got {noise_std!r}')
+
+
 @lru_cache(maxsize=256)
 def chi_square_tail(probability: float, degrees: int) -> float:
     """x with Pr[chi^2 of these degrees of freedom > x] = probability."""
@@ -302,9 +320,19 @@ class SparseWHTPlan:
             rounds=4 * self.b + 40,
             tau_try=chi_square_tail(TRIED, samples) / samples,
             tau=chi_square_tail(FALSE_ALARM / (groups * self.bins), samples) / samples,
-            theta=2 * (log_keys(self.n, self.degree) + math.log(groups / FALSE_ALARM)),
+            theta=self._theta(),
             noise=-1.0 if noise_std == "auto" else noise_std**2 / self.bins,
         )  # fmt: skip
+
+    def _theta(self) -> float:
+        """P rho^2 / v from which on a key is believed: above what noise alone gives any of the keys, and, where every pattern of signs
+        is a key ("exact"), so far above it that no sign is wrong.
+        """
+        alone = 2 * (log_keys(self.n, self.degree) + math.log(self.groups / FALSE_ALARM))
+        if self.offsets != "exact":
+            return alone
+        wrong = FALSE_ALARM / (self.groups * self.bins * self.num_offsets)
+        return max(alone, (self.checks + 1) * chi_square_tail(2 * wrong, 1))
 
     def decode(
         self, values: Tensor, noise_std: float | str = "auto", refit: bool = False, *, backend: str | None = None
@@ -324,19 +352,19 @@ class SparseWHTPlan:
         Raises: ValueError for values of another length or device, or that are not finite (on a GPU this check waits for it).
         """
         many = self._validated(values, noise_std)
+        values = real(values)
         spectra = decode(self, values if many else values[None], noise_std, bool(refit), backend)
         return spectra if many else spectra[0]
 
     def _validated(self, values: Tensor, noise_std: float | str) -> bool:
-        _check.tensor("values", values, (*_check.FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+        _check.tensor("values", values, DTYPES)
         if values.dim() not in (1, 2) or values.shape[-1] != self.num_queries:
             raise ValueError(f"values must have shape ({self.num_queries},) or (R, {self.num_queries}); got {_check.shape(values)}")
         if values.device != torch.empty(0, device=self.device).device:
             raise ValueError(f"values are on {values.device} but the plan is on {self.device}; they must be on one device")
         if not bool(torch.isfinite(values).all()):
             raise ValueError("values must be finite; got NaN or infinity")
-        if noise_std != "auto" and not (isinstance(noise_std, (int, float)) and math.isfinite(noise_std) and noise_std >= 0):
-            raise ValueError(f'noise_std must be "auto" or a number of at least 0; got {noise_std!r}')
+        check_noise(noise_std)
         return values.dim() == 2
 
     # ---- another process, another device ----------------------------------------------------------------------------
