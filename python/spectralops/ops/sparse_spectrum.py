@@ -39,7 +39,11 @@ class Batch(NamedTuple):
     samples: Tensor | None  # (R, num_queries): the coefficients are fitted to them
 
     def unpacked(self, r: int) -> dict:
-        """The fields of spectrum r."""
+        """The fields of spectrum r; whether they have a derivative was settled when the samples were given."""
+        with torch.set_grad_enabled(self.samples is not None and self.samples.requires_grad):
+            return self._unpacked(r)
+
+    def _unpacked(self, r: int) -> dict:
         count = int(self.counts[r])
         keys, values = self.keys[r, :count], self.values[r, :count]
         v, floor = self.noise[r]
@@ -47,8 +51,7 @@ class Batch(NamedTuple):
         kept = samples * values.square() >= self.call.theta * v / 4  # what was found and taken back leaves its rounding
         keys, values = keys[kept], values[kept]
         if self.samples is not None:
-            with torch.set_grad_enabled(self.samples.requires_grad):  # as it was when the samples were given
-                values = refit(self.plan, keys, self.samples[r])
+            values = refit(self.plan, keys, self.samples[r])
         order = values.detach().abs().argsort(descending=True, stable=True)
         keys, values = keys[order], values[order]
         level = v

@@ -151,7 +151,7 @@ def interactions(n: int, keys: Tensor, values: Tensor, index: str, order: int, l
     found, numbers = [keys.new_zeros((0, keys.shape[1]))], [values.new_zeros(0, dtype=torch.float64)]
     for d, s, c in work:
         those = (degree == d).nonzero().squeeze(1)
-        positions = unpacked[those].nonzero()[:, 1].view(-1, d)
+        positions = unpacked[those].nonzero()[:, 1].view(those.shape[0], d)
         sets = subsets(positions, s, keys.shape[1])
         found.append(sets.flatten(0, 1))
         numbers.append((values[those].to(torch.float64) * c)[:, None].expand(sets.shape[:2]).reshape(-1))
