@@ -44,8 +44,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from .sparse_wht_groups import num_checks
+from .sparse_wht_plan import FALSE_ALARM, MAX_B, MAX_SAMPLES, SparseWHTPlan
 from .. import _check
-from .sparse_wht_plan import FALSE_ALARM, MAX_B, SparseWHTPlan, log_keys
 
 GROUPS = (3, 4, 2, 5, 6, 1)  # that are tried; 3 first, most often the cheapest
 MAX_REPEATS = 1000
@@ -247,8 +248,7 @@ def misread(plan: SparseWHTPlan, noise_std: float, amplitude: float, known: bool
     samples, a = plan.num_offsets, amplitude * math.sqrt(plan.bins) / noise_std
     signs = sign_failure(a, plan.checks, plan.repeats, chase=plan.chase if plan.offsets == "bch" else 0, known=known)
     # sqrt(P) rho / sqrt(v) is N(sqrt(P) a, 1), and P e / v has mean P (1 + a^2) and variance 2 P (1 + 2 a^2)
-    theta = 2 * (log_keys(plan.n, plan.degree) + math.log(plan.groups / FALSE_ALARM))
-    faint = _tail(math.sqrt(samples) * a - math.sqrt(theta))
+    faint = _tail(math.sqrt(samples) * a - math.sqrt(plan._theta()))
     empty = _tail(samples * (1 + a * a - _tried(samples)) / math.sqrt(2 * samples * (1 + 2 * a * a)))
     tested = FALSE_ALARM / (plan.groups * plan.bins)
     return 1 - (1 - signs) * (1 - faint) * (1 - empty) * (1 - tested), signs * (1 - faint)
@@ -263,7 +263,7 @@ def false_keys(plan: SparseWHTPlan, noise_std: float, amplitude: float, broken: 
     """How many are to be expected in a decode."""
     if signs == 0:
         return 0.0
-    load, groups = plan.k / _bins(plan), plan.groups
+    load, groups = plan.k / _bins(plan.n, plan.b), plan.groups
     accepted = 2.0 ** (1 - plan.repeats) * (1.0 if plan.offsets == "exact" else 1 / plan.bins)
     shrunk = 1 - 2 / plan.num_offsets  # rho with one sign wrong
     refusable = plan.bins * (amplitude * shrunk / noise_std) ** 2 > 4 * _tried(plan.num_offsets)
@@ -286,14 +286,14 @@ def predicted_failure(plan: SparseWHTPlan, *, noise_std: float = 0.0, amplitude:
 
 def _failure(plan: SparseWHTPlan, noise_std: float, amplitude: float, known: bool = False) -> float:
     broken, signs = misread(plan, noise_std, amplitude, known)
-    found = 1 - graph_failure(plan.k, _bins(plan), plan.groups, broken=broken)
+    found = 1 - graph_failure(plan.k, _bins(plan.n, plan.b), plan.groups, broken=broken)
     return 1 - found * math.exp(-false_keys(plan, noise_std, amplitude, broken, signs))
 
 
-def _bins(plan: SparseWHTPlan) -> float:
+def _bins(n: int, b: int) -> float:
     """1 / Pr[two keys share a bin]: 2^(n-b) - 1 of the 2^n - 1 others do."""
-    others = (1 << (plan.n - plan.b)) - 1
-    return ((1 << plan.n) - 1) / others if others else math.inf
+    others = (1 << (n - b)) - 1
+    return ((1 << n) - 1) / others if others else math.inf
 
 
 def _noise(noise_std: float, amplitude: float) -> None:
@@ -334,7 +334,7 @@ def choose_plan(
     It compares 1 to 6 groups, all b, and "exact", "nso" and with a degree "bch", each with the fewest repeats. The keys are taken as random and
     the coefficients as of equal size: keys that depend on one another over F_2 may fail more often.
 
-    Raises: ValueError or TypeError naming the argument; ValueError where no plan of at most 2^30 bins and 1000 repeats fails rarely enough.
+    Raises: ValueError or TypeError naming the argument; ValueError where no plan of at most 2^31 samples and 1000 repeats fails rarely enough.
     """
     _noise(noise_std, amplitude)
     if isinstance(failure, bool) or not (isinstance(failure, (int, float)) and 0 < failure < 1):
@@ -353,8 +353,7 @@ def choose_plan(
         for b in range(min(n, MAX_B) + 1):
             if groups << b >= least:
                 break
-            plan = SparseWHTPlan(n, k, groups=groups, b=b)
-            if graph_failure(k, _bins(plan), groups) > failure:
+            if graph_failure(k, _bins(n, b), groups) > failure:
                 continue
             for offsets, ones in schemes:
 
@@ -363,19 +362,14 @@ def choose_plan(
                         n, k, groups=groups, offsets=offsets, repeats=repeats, degree=ones, b=b, seed=seed, device=device
                     )
 
-                once = _samples(make(1))
-                most = min(MAX_REPEATS, math.ceil(least / once) - 1) if best else MAX_REPEATS
-                most = min(most, 1) if noise_std == 0 else most
+                once = (groups << b) * (num_checks(n, b, offsets, ones) + 1)
+                most = min(MAX_REPEATS if noise_std else 1, MAX_SAMPLES // once, math.ceil(least / once) - 1 if best else MAX_REPEATS)
                 found = _least_repeats(make, most, fails)
                 if found is not None:
-                    best, least = found, _samples(found)
+                    best, least = found, found.num_samples
     if best is None:
         raise ValueError(
-            f"no plan of at most 2^{min(n, MAX_B)} bins and {MAX_REPEATS} repeats finds {k} keys of |F| = {amplitude} in noise of {noise_std} but with"
+            f"no plan of at most {MAX_SAMPLES} samples and {MAX_REPEATS} repeats finds {k} keys of |F| = {amplitude} in noise of {noise_std} but with"
             f" probability {failure}; allow a larger failure, or give a larger amplitude"
         )
     return best
-
-
-def _samples(plan: SparseWHTPlan) -> int:
-    return plan.groups * plan.bins * plan.num_offsets

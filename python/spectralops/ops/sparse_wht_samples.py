@@ -24,7 +24,7 @@ SIGNS = 1 << 22  # made at a time, times the words of a key
 def samples_of(plan: "SparseWHTPlan", keys: Tensor, values: Tensor) -> Tensor:
     """(K, W) int64, (K,) -> (num_queries,): sum_k values[k] (-1)^<m, k> at the points m of `plan.queries()`, in their order.
 
-    In the dtype of `values`, float32 or float64. Deterministic; no gradient.
+    In the dtype of `values`, float32 or float64. No gradient.
     """
     _, offsets = plan._points  # (C, P, W)
     samples, rows = plan.num_offsets, plan.tables.to_bin_rows[:, : plan.b]
@@ -36,5 +36,5 @@ def samples_of(plan: "SparseWHTPlan", keys: Tensor, values: Tensor) -> Tensor:
             place = (bits.parity(some[:, None], rows[c]) << torch.arange(plan.b, device=keys.device)).sum(1)
             signs = 1 - 2 * bits.parity(some[:, None], offsets[c]).to(values.dtype)  # (A, P)
             u[c].index_add_(0, place, scale * signs)
-    y = hadamard_transform(u, dim=1).reshape(-1)
-    return y if plan._numbering is None else y[plan._numbering[1]]
+    fresh = hadamard_transform(u, dim=1).reshape(-1)[plan._numbering[1]]
+    return fresh if plan._smaller is None else torch.cat([samples_of(plan._smaller, keys, values), fresh])
