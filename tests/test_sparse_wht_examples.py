@@ -63,6 +63,19 @@ def test_splits_that_no_bit_decides_leave_a_constant():
     assert abs(float(exact[()]) - same(torch.zeros(1, 30, dtype=torch.uint8)).item()) <= boosted_trees.rounding(same)
 
 
+def test_shapley_values_of_the_trees_are_those_over_all_orders():
+    f = boosted_trees.mixed_patient(10, 3, features=8)
+    exact = boosted_trees.spectrum_of_trees(f)
+    values = f(every_point(8)).view([2] * 8)
+    for feature in range(8):
+        gain = values.select(feature, 1) - values.select(feature, 0)  # [2] * 7: of the others
+        share = sum(
+            gain[others].item() * math.factorial(sum(others)) * math.factorial(7 - sum(others)) / math.factorial(8)
+            for others in np.ndindex(*[2] * 7)
+        )
+        assert share == pytest.approx(float(boosted_trees.shapley(exact, feature)), abs=1e-12)
+
+
 def test_rounding_bounds_what_scikit_learn_rounds():
     f = boosted_trees.mixed_patient(60, 3)
     exact = boosted_trees.spectrum_of_trees(f)
@@ -104,8 +117,10 @@ def test_the_boosted_model_is_found_whole_and_queries_are_kept(small):
         assert row["expected"] == row["coefficients"] == steps[-1]["found"] > 30 and row["error"] <= trees["level"] < 1e-13
         assert steps[-1]["unresolved"] == 0 and all(step["unresolved"] for step in steps[:-1]) and len(steps) > 1
         assert [step["asked"] for step in steps] == np.cumsum([step["new"] for step in steps]).tolist()
+        assert row["shapley"] < 1e-12
     asked = [row["steps"][-1]["asked"] for row in trees["rows"]]
     assert asked[1] < asked[0] < 2**12
+    assert all(abs(t["exact"] - t["found"]) < 1e-12 for t in trees["shapley"]) and abs(trees["effect"]) > 1
     assert all(abs(t["exact"] - t["found"]) <= trees["level"] and len(t["features"]) > 1 for t in trees["top"])
 
 

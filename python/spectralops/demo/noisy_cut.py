@@ -58,11 +58,11 @@ def recover(graph: Graph, plan: SparseWHTPlan, decibel: float, seed: int = 0) ->
         values[at : at + len(points)] = graph.cut(points) + sigma * drawn.to(plan.device)
         at += len(points)
     asked = time.perf_counter()
-    spectrum = plan.decode(values)
-    ones = spectrum.bits().cpu().bool()
+    spectrum = plan.decode(values, refit=True)
+    weights = dict(zip(spectrum.sets(), spectrum.values.tolist()))
     decoded = time.perf_counter()
-    pairs = {tuple(row.nonzero().flatten().tolist()) for row in ones if row.any()}
-    edges, weight = set(graph.edges), spectrum.values.cpu()[ones.any(1)]
+    weights.pop((), None)  # half the number of edges
+    pairs, edges = set(weights), set(graph.edges)
     return {
         "plan": f"{plan.offsets}{f', degree {plan.degree}' if plan.degree else ''}, {plan.repeats} repeat{'s' if plan.repeats > 1 else ''}",
         "decibel": decibel,
@@ -73,7 +73,7 @@ def recover(graph: Graph, plan: SparseWHTPlan, decibel: float, seed: int = 0) ->
         "missed": sorted(edges - pairs),
         "false": sorted(pairs - edges),
         "unresolved": len(spectrum.unresolved),
-        "error": (weight + 0.5).abs().max().item() if len(weight) else math.nan,  # of the keys that were found, from -1/2
+        "error": max((abs(weight + 0.5) for weight in weights.values()), default=math.nan),  # of the keys that were found, from -1/2
         "ask": asked - begun,
         "decode": decoded - asked,
     }

@@ -57,7 +57,7 @@ def trees_verdict(row: dict) -> str:
     return (
         f"{row['plan']}: {row['expected']} coefficients from {row['largest']:.2g} down to {row['smallest']:.1e}; {row['missed']} missed, "
         f"{row['false']} false, largest difference {row['error']:.1e}; f at random points within {row['points']:.1e} "
-        f"(allowed {row['allowed']:.1e})"
+        f"(allowed {row['allowed']:.1e}), the sum of the Shapley values within {row['shapley']:.1e} of f(patient) - f(mean)"
     )
 
 
@@ -71,6 +71,11 @@ def trees_level(entry: dict) -> str:
 def interactions_table(entry: dict, count: int) -> list[tuple[str, ...]]:
     rows = [("interaction", "by the trees", "by the decoder")]
     return rows + [(" x ".join(t["features"]), f"{t['exact']:+.6f}", f"{t['found']:+.6f}") for t in entry["top"][:count]]
+
+
+def shapley_table(entry: dict) -> list[tuple[str, ...]]:
+    rows = [(f"Shapley value, of {entry['effect']:+.3f} in all", "by the trees", "by the decoder")]
+    return rows + [(t["feature"], f"{t['exact']:+.6f}", f"{t['found']:+.6f}") for t in entry["shapley"]]
 
 
 def cut_table(entry: dict) -> list[tuple[str, ...]]:
@@ -105,7 +110,7 @@ def spectra_text(entry: dict) -> list[str]:
         lines = table(steps_table(entry), 1)
         lines += ["", f"  asked in all: {', '.join(asked)} of 2^30 = {2**30:,} points", f"  {trees_level(entry)}"]
         lines += [f"  {trees_verdict(row)}: {'ok' if row['green'] else 'NOT OK'}" for row in entry["rows"]]
-        return [*lines, "", *table(interactions_table(entry, SHOWN), 1)]
+        return [*lines, "", *table(interactions_table(entry, SHOWN), 1), "", *table(shapley_table(entry), 1)]
     return [*table(cut_table(entry), 1), "", f"  {cut_note(entry)}", "  neighbours, as the last plan found them", *neighbours_text(entry, SHOWN)]
 
 
