@@ -1,15 +1,16 @@
 """Which features of a patient a boosted model weighs together: its Walsh-Hadamard spectrum, from its answers and from its trees.
 
-    f(m) = decision function of the point that takes feature i from x where m_i = 1 and from a baseline where m_i = 0,   m in {0, 1}^n
+    f(m) = decision function of the point with feature i of x where m_i = 1, of a baseline where m_i = 0,   m in {0, 1}^n
 
-The decoder asks f at points and knows nothing of the model. The oracle reads the trees and asks nothing. A node sends m left
-or right by one feature; where x and the baseline go apart it is decided by one bit, and with A the function below it for bit 0, B for 1,
+The decoder asks f at points and knows nothing of the model. The oracle reads the trees and asks nothing. A node sends m
+left or right by one feature; where x and the baseline go apart one bit decides, and with A the function below for bit 0, B for 1,
 
     node(m) = (1 + s)/2 A(m) + (1 - s)/2 B(m),   s = (-1)^m_i,   so that   node^ = (A^ + B^)/2 + s (A^ - B^)/2 ,
 
-where s moves the coefficient of a set S of features to S xor {i}. Along the path to a leaf these factors are 2^-d prod(1 +- (-1)^m_i).
-Leaves are added as fractions, without rounding: what cancels is gone, and what is left is a coefficient. scikit-learn rounds when
-it adds the trees; `rounding` bounds by how much that moves f, hence each coefficient, a mean of +-f.
+where s moves the coefficient of a set S of features to S xor {i}. Along the path to a leaf these factors are
+2^-d prod(1 +- (-1)^m_i). Leaves are added as fractions, without rounding: what cancels is gone, and what is left is a
+coefficient. scikit-learn rounds when it adds the trees; `rounding` bounds by how much that moves f, hence each coefficient, a
+mean of +-f.
 """
 
 from __future__ import annotations
