@@ -5,6 +5,7 @@ Formulas of the indices: sparse_spectrum_indices.py; of the fit to the samples: 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .sparse_wht_plan import SparseWHTPlan
     from .sparse_wht_reference import Call
 
+UNLIKELY = 8.0  # standard deviations of the spread of noise's energies: once in 10^5 decodes or less, by simulation for P = 1 to 200
+NEGLIGIBLE = 1e-8  # of the energy that was found: taken for rounding
 DENSE = 28  # variables of a dense spectrum at most: a GiB of float32
 WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 ORDERS = ("magnitude", "degree", "variables")
@@ -54,13 +57,32 @@ class Batch(NamedTuple):
             values = refit(self.plan, keys, self.samples[r])
         order = values.detach().abs().argsort(descending=True, stable=True)
         keys, values = keys[order], values[order]
-        level = v
-        if self.call.noise < 0 and not bool((keys != 0).any()):
-            level = floor  # an estimate of the noise is believed where something stands out of it
+        level = v if self._is_noise(r, keys, values) else floor
         unresolved = (self.energy[r] > self.call.tau * level).nonzero()
-        residual = self.energy[r].sum(1).mean()
-        noise = (v * self.plan.bins).sqrt().item() if v > floor else 0.0
-        return dict(keys=keys, values=values, unresolved=unresolved, residual_energy=residual.item(), noise_std=noise)
+        return dict(
+            keys=keys, values=values, unresolved=unresolved,
+            residual_energy=self.energy[r].sum(1).mean().item(),
+            noise_std=(v * self.plan.bins).sqrt().item() if v > floor else 0.0,
+            threshold=(self.call.theta * v / samples).sqrt().item(),
+        )  # fmt: skip
+
+    def _is_noise(self, r: int, keys: Tensor, values: Tensor) -> bool:
+        """Whether what was estimated as noise may be called so: some key but the constant's stands out of it, and the energies e of the
+        bins that hold nothing else spread as noise's do. P e / v is chi^2 of P degrees of freedom, so that D = mean (e / v - 1)^2 P / 2 is
+        1 with variance (2 + 12 / P) / S over S bins; many coefficients left in each bin spread more. What is below a ten-thousandth of the
+        function is not judged: rounding is no noise of equal variance.
+        """
+        v, floor = self.noise[r]
+        if self.call.noise >= 0 or not bool(v > floor):
+            return True
+        if not bool((keys != 0).any()):
+            return False
+        energy, samples = self.energy[r].flatten(), self.plan.num_offsets
+        if bool(v * self.plan.bins <= NEGLIGIBLE * values.square().sum()):
+            return True
+        energy = energy[energy <= self.call.tau * v]
+        spread = (energy / energy.mean() - 1).square().mean() * samples / 2
+        return bool(spread - 1 <= UNLIKELY * math.sqrt((2 + 12 / samples) / energy.numel()))
 
 
 class SparseSpectrum:
@@ -72,6 +94,7 @@ class SparseSpectrum:
         unresolved: (U, 2) int64, group and bin of what a decoder could not explain; empty for a complete one.
         residual_energy: the unexplained sum of F^2, noise included.
         noise_std: of the values that were decoded, estimated or given.
+        threshold: |F| below which the decoder may have missed a coefficient.
         names: of the n variables, for the table that print shows.
 
     Everything below is linear in `values`, deterministic, and differentiable in them to every order; keys are held fixed.
@@ -82,7 +105,7 @@ class SparseSpectrum:
 
     def __init__(
         self, n: int, keys: Tensor, values: Tensor, unresolved: Tensor | None = None, residual_energy: float = 0.0, noise_std: float = 0.0,
-        names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None, threshold: float = 0.0,
     ):  # fmt: skip
         _check.tensor("keys", keys, (torch.int64,))
         _check.tensor("values", values, (torch.float32, torch.float64))
@@ -95,7 +118,7 @@ class SparseSpectrum:
         _check.same_device("keys", keys, values=values, unresolved=unresolved)
         self.n, self.keys, self.values = n, keys, values
         self.unresolved = keys.new_zeros((0, 2)) if unresolved is None else unresolved
-        self.residual_energy, self.noise_std = residual_energy, noise_std
+        self.residual_energy, self.noise_std, self.threshold = residual_energy, noise_std, threshold
         self.names = names
 
     @classmethod
@@ -119,7 +142,7 @@ class SparseSpectrum:
 
     def _like(self, keys: Tensor, values: Tensor, residual_energy: float | None = None) -> "SparseSpectrum":
         energy = self.residual_energy if residual_energy is None else residual_energy
-        return SparseSpectrum(self.n, keys, values, self.unresolved, energy, self.noise_std, self.names)
+        return SparseSpectrum(self.n, keys, values, self.unresolved, energy, self.noise_std, self.names, self.threshold)
 
     # ---- what it holds ---------------------------------------------------------------------------------------------
 
