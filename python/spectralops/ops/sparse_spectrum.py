@@ -50,14 +50,14 @@ class Batch(NamedTuple):
         samples = self.plan.num_offsets
         kept = samples * values.square() >= self.call.theta * v / 4  # what was found and taken back leaves its rounding
         keys, values = keys[kept], values[kept]
-        if self.samples is not None:
-            values = refit(self.plan, keys, self.samples[r])
-        order = values.detach().abs().argsort(descending=True, stable=True)
-        keys, values = keys[order], values[order]
         level = v
         if self.call.noise < 0 and not bool((keys != 0).any()):
             level = floor  # an estimate of the noise is believed where something stands out of it
         unresolved = (self.energy[r] > self.call.tau * level).nonzero()
+        if self.samples is not None:
+            values = refit(self.plan, keys, self.samples[r], unresolved)
+        order = values.detach().abs().argsort(descending=True, stable=True)
+        keys, values = keys[order], values[order]
         residual = self.energy[r].sum(1).mean()
         noise = (v * self.plan.bins).sqrt().item() if v > floor else 0.0
         return dict(keys=keys, values=values, unresolved=unresolved, residual_energy=residual.item(), noise_std=noise)
