@@ -72,17 +72,15 @@ def test_points_in_their_order_and_bins_that_do_not_count():
     fitted = sparse_wht_refit.refit(plan, s.keys, noisy)
     assert torch.allclose(fitted, least_squares(plan, s.keys, noisy.detach()))
     assert gradcheck(lambda t: sparse_wht_refit.refit(plan, s.keys, t), noisy, fast_mode=True)
-    plan, s, y = sampled(30, 6, "exact", {}, groups=2, b=3)
-    y = y.view(2, 8, -1) if plan._index is None else y
-    spoilt = SparseSpectrum(30, torch.cat([s.keys, s.keys[:1] ^ 5]), torch.cat([s.values, 3 * s.values[:1]]))
-    bins = torch.stack([(bits.parity(spoilt.keys[-1:], m) << torch.arange(3)).sum() for m in plan._points[0]])
-    unresolved = torch.stack([torch.arange(2), bins], 1)
-    z = spoilt.evaluate(plan.queries())
-    far = (bits.parity(s.keys[:, None], plan._points[0][:, None, :]).shape, unresolved)
-    assert far and torch.allclose(sparse_wht_refit.refit(plan, spoilt.keys, z), spoilt.values)
-    inside = sparse_wht_refit.Problem(plan, s.keys, unresolved).used
-    free = inside.any(0)
-    assert torch.allclose(sparse_wht_refit.refit(plan, s.keys, z, unresolved)[free], s.values[free]) or bool((inside.sum(0) == 2).all())
+    plan, s, _ = sampled(30, 6, "exact", {}, b=4)
+    missed = SparseSpectrum(30, s.keys[:1] ^ 0b101, 3 * s.values[:1])
+    y = s.evaluate(plan.queries()) + missed.evaluate(plan.queries())
+    bins = torch.stack([(bits.parity(missed.keys, m) << torch.arange(plan.b)).sum() for m in plan._points[0]])
+    unresolved = torch.stack([torch.arange(plan.groups), bins], 1)
+    drawn, exact = sparse_wht_refit.refit(plan, s.keys, y), sparse_wht_refit.refit(plan, s.keys, y, unresolved)
+    assert torch.allclose(exact, s.values) and not torch.allclose(drawn, s.values)
+    every = torch.cartesian_prod(torch.arange(plan.groups), torch.arange(plan.bins))
+    assert torch.allclose(sparse_wht_refit.refit(plan, s.keys, y, every), drawn)  # none would be left: all count
 
 
 @pytest.mark.parametrize(("offsets", "options"), SCHEMES[1:])
@@ -90,7 +88,7 @@ def test_points_in_their_order_and_bins_that_do_not_count():
 def test_is_better_than_the_peeling_under_noise(offsets, options, b):
     """b = 3 leaves bins unresolved: they are left out, for the keys in them that were not found."""
     errors, complete = {False: 0.0, True: 0.0}, 0
-    for seed in range(10):
+    for seed in range(6):
         plan, s, y = sampled(40, 24, offsets, options, noise=0.4, seed=seed, b=b)
         true = dict(zip(map(tuple, s.keys.tolist()), s.values.tolist()))
         for refit in (False, True):
@@ -98,8 +96,7 @@ def test_is_better_than_the_peeling_under_noise(offsets, options, b):
             pairs = zip(got.keys.tolist(), got.values.tolist())
             errors[refit] += sum((v - true.get(tuple(k), 0.0)) ** 2 for k, v in pairs)
         complete += got.unresolved.numel() == 0
-    print(offsets, b, errors, complete)
-    assert (complete < 5) == (b == 3) and errors[True] < 0.9 * errors[False]
+    assert (complete < 3) == (b == 3) and errors[True] < 0.9 * errors[False]
 
 
 @pytest.mark.parametrize(("offsets", "options"), SCHEMES)
