@@ -2,17 +2,19 @@ r"""Least squares on the keys that were found, and its derivative with respect t
 
     min_F sum_(c, j, p) |U_c[j, p] - sum_(k: M_c^T k = j) F[k] s_(c,p)(k)|^2,      s_(c,p)(k) = (-1)^<d_(c,p), k>,
 
-over the bins U of sparse_wht_reference.py that the decoder explained: one that holds a key that was not found would draw the others off.
-The transform of the bins is orthogonal but for its scale, so that of a complete decode this is least squares over all samples: over the
-points that were asked, each counted as often as the groups and offsets share it (once, in general).
+over the bins U of sparse_wht_reference.py that the decoder explained: one that holds a key that was not
+found would draw the others off. The transform of the bins is orthogonal but for its scale, so that of a
+complete decode this is least squares over all samples: over the points that were asked, each counted as
+often as the groups and offsets share it (once, in general).
 
 With A the signs, F = G^-1 A^T U, G = A^T A.  Where two keys share a bin of group c, it adds to their entry of G
 
     sum_p (-1)^<d_(c,p), k + l>,
 
-a Walsh sum; a key meets few others, so that G is sparse, of diagonal C P.  Up to DENSE keys it is factored (Cholesky), above that solved by
-conjugate gradients, in float64.  F is linear in the samples: the derivative is the transpose, samples <- U <- A G^-1 g, of every order.
-No sum depends on the threads: keys that share a bin are added one after another.
+a Walsh sum; a key meets few others, so that G is sparse, of diagonal C P.  Up to DENSE keys it is factored
+(Cholesky), above that solved by conjugate gradients, in float64.  F is linear in the samples: the
+derivative is the transpose, samples <- U <- A G^-1 g, of every order. No sum depends on the threads: keys
+that share a bin are added one after another.
 """
 
 from __future__ import annotations
@@ -196,8 +198,9 @@ for _f in (_Fit, _Spread):
 
 
 def refit(plan: "SparseWHTPlan", keys: Tensor, samples: Tensor, unresolved: Tensor | None = None) -> Tensor:
-    """(K, W), (num_queries,) -> (K,): the coefficients of least squares, differentiable in the samples.  unresolved (U, 2): bins that
-    do not count.
+    """(K, W), (num_queries,) -> (K,): the coefficients of least squares, differentiable in the samples.
+
+    unresolved (U, 2): the bins that do not count.
     """
     if keys.shape[0] == 0:
         return samples[:0]
