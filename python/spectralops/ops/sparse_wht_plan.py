@@ -451,3 +451,10 @@ class SparseWHTPlan:
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a saved SparseWHTPlan: {error}") from None
         return cls._from(state, device)
+
+    @classmethod
+    def choose(cls, n: int, k: int, **wanted) -> "SparseWHTPlan":
+        """The plan of the fewest queries that fails rarely enough: `sparse_wht_planner.choose_plan`, whose arguments it takes."""
+        from .sparse_wht_planner import choose_plan
+
+        return choose_plan(n, k, **wanted)
