@@ -30,7 +30,7 @@ def draw(n: int, count: int, generator: torch.Generator, degree: int | None, sig
 
 def run(
     name: str, decodes: int, n: int, count: int, sigma: float = 0.0, signs: bool = False, noise_std="auto", **arguments
-) -> None:  # fmt: skip
+) -> None:
     exact = said = silent = false = done = 0
     begin = time.perf_counter()
     for seed in range(-(-decodes // FUNCTIONS)):
