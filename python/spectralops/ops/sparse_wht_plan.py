@@ -169,8 +169,10 @@ class SparseWHTPlan:
         return self._numbering[1].numel() + (0 if self._smaller is None else self._smaller.num_queries)
 
     def __repr__(self) -> str:
-        shown = ("offsets", "repeats", "degree", "b", "groups", "seed", "device")
-        return f"SparseWHTPlan(n={self.n}, k={self.k}, {', '.join(f'{s}={getattr(self, s)!s}' for s in shown)})"
+        shown = {**self._arguments(), "b": self.first_b, "device": None if self.device.type == "cpu" else str(self.device)}
+        usual = {**SparseWHTPlan.__init__.__kwdefaults__, "offsets": None}
+        text = ", ".join(f"{name}={value!r}" for name, value in shown.items() if name not in usual or value != usual[name])
+        return f"SparseWHTPlan({text})" + (f".grow({self.b})" if self.b > self.first_b else "")
 
     # ---- points ----------------------------------------------------------------------------------------------------
 
