@@ -1,11 +1,14 @@
-"""How the sparse Walsh-Hadamard transform grows and where it fails: `python -m bench.sparse_growth --out DIR`, under two minutes.
+"""How the sparse Walsh-Hadamard transform grows and where it fails: `python -m bench.sparse_growth --out DIR`,
+under two minutes.
 
-    growth    samples and decode time against K log2 N and K log2^2 N, n = 10 to 1000, K = 10 to 10^4, default plans (exact, 3 groups, B >= 2K)
-    phase     part of the decodes that find exactly all keys against B / K at 3 groups, n = 60, and density evolution's threshold
-    noise     the same against SNR = K rho^2 / sigma^2 with offsets "nso", n = 20, K = 40, b = 7, |F| = rho, at r = 1, 3, 5, 10
+    growth    samples and decode time against K log2 N and K log2^2 N, n = 10 to 1000, K = 10 to 10^4, default plans
+              (exact, 3 groups, B >= 2 K)
+    phase     part of the decodes that find exactly all keys against B / K at 3 groups, n = 60; density evolution
+    noise     the same against SNR = K rho^2 / sigma^2, |F| = rho: nso, n = 20, K = 40, b = 7, r = 1, 3, 5, 10
 
-Each is printed, written as NAME.csv and drawn as NAME.svg; lines are what the planner predicts (ops/sparse_wht_planner.py), dots what was found.
-Values come from the spectrum bin by bin (ops/sparse_wht_samples.py). A case of more than 3e7 samples is left out, and said to be.
+Each is printed, written as NAME.csv and drawn as NAME.svg; lines are what the planner predicts
+(ops/sparse_wht_planner.py), dots what was found. Values come from the spectrum bin by bin
+(ops/sparse_wht_samples.py). A case of more than 3e7 samples is left out, and said to be.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ def drawn(plan: SparseWHTPlan, k: int, g: torch.Generator) -> tuple[torch.Tensor
 
 
 def recovered(plan: SparseWHTPlan, k: int, sigma: float, seeds: int) -> tuple[float, int]:
-    """The part of `seeds` functions whose keys were found, all and no others, and how many of the rest have nothing unresolved."""
+    """Part of `seeds` functions whose keys were found, all and no others; how many of the rest have nothing unresolved."""
     g = torch.Generator().manual_seed(k + plan.b)
     keys, values = zip(*(drawn(plan, k, g) for _ in range(seeds)))
     values = torch.stack(values)
@@ -73,8 +76,8 @@ def growth() -> tuple[list[dict], list[str]]:
             seconds = median(times)
             whole = count == k and torch.equal(found.keys.unique(dim=0), keys.unique(dim=0))
             rows.append(
-                dict(n=n, k=k, samples=plan.num_queries, seconds=seconds, all_found=whole, samples_per_kn=plan.num_queries / (k * n),
-                     ns_per_kn2=1e9 * seconds / (k * n * n))
+                dict(n=n, k=k, samples=plan.num_queries, seconds=seconds, all_found=whole,
+                     samples_per_kn=plan.num_queries / (k * n), ns_per_kn2=1e9 * seconds / (k * n * n))
             )  # fmt: skip
     return rows, left_out
 
@@ -85,7 +88,8 @@ def phase(seeds: int) -> list[dict]:
         for load in LOADS:
             k = round((1 << b) / load)
             part, silent = recovered(SparseWHTPlan(60, k, b=b), k, 0.0, seeds)
-            rows.append(dict(b=b, bins_per_key=(1 << b) / k, k=k, recovered=part, predicted=1 - graph_failure(k, 1 << b, 3), silent=silent))
+            predicted = 1 - graph_failure(k, 1 << b, 3)
+            rows.append(dict(b=b, bins_per_key=(1 << b) / k, k=k, recovered=part, predicted=predicted, silent=silent))
     return rows
 
 
@@ -106,7 +110,8 @@ def noise(seeds: int) -> list[dict]:
 
 def table(rows: list[dict]) -> str:
     show = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)  # noqa: E731
-    return "\n".join("".join(f"{cell:>16}" for cell in line) for line in [list(rows[0]), *([show(v) for v in r.values()] for r in rows)])
+    lines = [list(rows[0]), *([show(v) for v in r.values()] for r in rows)]
+    return "\n".join("".join(f"{cell:>16}" for cell in line) for line in lines)
 
 
 def write(rows: list[dict], path: Path) -> None:
@@ -169,14 +174,19 @@ def main(argv: list[str] | None = None) -> None:
         write(rows, options.out / f"{name}.csv")
         text += ["", name, table(rows)]
     text += ["", f"left out, over {MOST_SAMPLES:.0e} samples: {'; '.join(left_out)}"]
-    wrong = sum(r["silent"] for name in ("phase", "noise") for r in found[name])
-    text += [f"decodes that missed or invented a key and have nothing unresolved: {wrong}"]
+    quiet = [r["decibel"] for r in found["noise"] if r["silent"]]
+    silent = [sum(r["silent"] for r in found[name]) for name in ("phase", "noise")]
+    text += [
+        f"decodes that missed or invented a key and have nothing unresolved: {silent[0]} without noise; with it {silent[1]}, all at"
+        f" {max(quiet, default=-math.inf)} dB or less, where the bins look like noise"
+    ]
     (options.out / "growth.txt").write_text("\n".join(text) + "\n")
     print("\n".join(text))
+    phases, noises = found["phase"], found["noise"]
     drawings = {
         "growth": draw_growth(plt, found["growth"]),
-        "phase": draw_recovery(plt, found["phase"], "b", "bins_per_key", lambda b: f"B = {1 << b}", "B / K, C = 3, n = 60", threshold(3)),
-        "noise": draw_recovery(plt, found["noise"], "repeats", "decibel", lambda r: f"r = {r}", "SNR = K rho² / sigma², dB", None),
+        "phase": draw_recovery(plt, phases, "b", "bins_per_key", lambda b: f"B = {1 << b}", "B / K, C = 3, n = 60", threshold(3)),
+        "noise": draw_recovery(plt, noises, "repeats", "decibel", lambda r: f"r = {r}", "SNR = K rho² / sigma², dB", None),
     }
     for name, figure in drawings.items():
         figure.tight_layout()

@@ -1,8 +1,10 @@
-"""The sparse Walsh-Hadamard transform in the registry. The baseline of a decode is its specification, peeling that is vectorised over the bins
-of a group in plain torch, which is what a good user writes; of a tensor in memory the dense transform and its largest entries.
+"""The sparse Walsh-Hadamard transform in the registry. The baseline of a decode is its specification, peeling
+that is vectorised over the bins of a group in plain torch, which is what a good user writes; of a tensor in
+memory the dense transform and its largest entries.
 
-Floors: of a decode the transforms of the bins alone, C B P b additions, in the package's own kernel; of queries one write of every byte; of a
-tensor in memory one pass over it. `operations` are C B P b additions and the K C P of the peeling.
+Floors: of a decode the transforms of the bins alone, C B P b additions, in the package's own kernel; of
+queries one write of every byte; of a tensor in memory one pass over it. `operations` are C B P b additions
+and the K C P of the peeling.
 """
 
 from __future__ import annotations
@@ -106,8 +108,8 @@ def _queries(n: int, k: int) -> None:
         """M_c l + d_p by a product modulo 2, and those that are not asked twice, which it is told."""
         plan = SparseWHTPlan(n, k, device=rows.device)
         columns, offsets = (bits.unpack(t, n) for t in plan._points)
-        l = (torch.arange(plan.bins, device=rows.device)[:, None] >> torch.arange(plan.b, device=rows.device)) & 1
-        moved = (l.float() @ columns.float()).remainder(2).to(torch.uint8)  # (C, B, n)
+        bin = (torch.arange(plan.bins, device=rows.device)[:, None] >> torch.arange(plan.b, device=rows.device)) & 1
+        moved = (bin.float() @ columns.float()).remainder(2).to(torch.uint8)  # (C, B, n)
         return ((moved[:, :, None] ^ offsets[:, None]).flatten(0, 2)[rows],)
 
     count = SparseWHTPlan(n, k).num_queries
