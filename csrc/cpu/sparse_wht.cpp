@@ -73,6 +73,15 @@ i64 plan_of(const Call& c, int threads, Plan& p) {
   return p.problems * p.problem_bytes + p.threads * p.scratch_bytes + kLine;
 }
 
+// Of those that are at most `limit`, pairwise; how many they are is added to *count.
+template <typename C> double sum_below(const C* x, i64 n, C limit, i64* count) {
+  if (n > 32) return sum_below(x, n / 2, limit, count) + sum_below(x + n / 2, n - n / 2, limit, count);
+  double sum = 0;
+  for (i64 i = 0; i < n; ++i)
+    if (x[i] <= limit) sum += double(x[i]), ++*count;
+  return sum;
+}
+
 // As torch.maximum: NaN where one is.
 template <typename C> C larger(C a, C b) { return a >= b || a != a ? a : b; }
 
@@ -124,10 +133,8 @@ template <typename C> struct Decode {
     i64 before = -1;
     for (int pass = 0; pass < 64; ++pass) {
       const C limit = C(c.tau) * v;
-      double sum = 0;
       i64 below = 0;
-      for (i64 i = 0; i < p.total; ++i)
-        if (energy[i] <= limit) sum += double(energy[i]), ++below;
+      const double sum = sum_below(energy, p.total, limit, &below);
       if (below == before) break;
       before = below;
       if (below) v = larger(C(sum / double(below)), floor);
