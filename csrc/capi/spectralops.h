@@ -412,7 +412,7 @@ typedef struct {
   int64_t workspace_bytes;
   int64_t problems, queries, groups, dtype;
   int64_t n, b, repeats, checks, scheme, hard, degree, chase, capacity, rounds;
-  double tau_try, tau, theta, noise_given; /* negative: to be estimated */
+  double tau_try, tau, tau_one, theta, refuse, noise_given; /* negative: to be estimated */
 } spectralops_sparse_wht_call;
 
 SPECTRALOPS_API int64_t spectralops_sparse_wht_workspace(const spectralops_sparse_wht_call* call, int32_t device, int32_t threads);

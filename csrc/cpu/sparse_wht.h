@@ -44,7 +44,7 @@ struct SparseWhtState {
   i64* candidates;            // bins in which a key was found, ascending
   i64* taken;                 // those whose keys are subtracted, in order
   unsigned char* found;       // (C, B)
-  unsigned char* kept;        // (C, B): not found by an earlier group, not refused
+  unsigned char* kept;        // (C, B): not found by an earlier group
   void *rho, *mean;           // (C, B): of the bin's key here, and over the groups that found it
   int64_t* keys;              // (C, B, W)
   int* places;                // (C, B, C): the key's bin in every group
@@ -60,7 +60,7 @@ SO_CPU_DECLARE(
   void sparse_wht_transform(const SparseWhtPlan& plan, const SparseWhtState& state, i64 task);
   // Energies of list[begin .. end).
   void sparse_wht_energies(const SparseWhtPlan& plan, const SparseWhtState& state, i64 begin, i64 end);
-  // Steps 1 to 5 for list[begin .. end): found, keys, rho.
+  // Steps 1 to 6 for list[begin .. end): found, keys, rho.
   void sparse_wht_detect(const SparseWhtPlan& plan, const SparseWhtState& state, i64 begin, i64 end, int slot);
   // What the groups found together, for candidates[begin .. end): places, kept, mean.
   void sparse_wht_match(const SparseWhtPlan& plan, const SparseWhtState& state, i64 begin, i64 end);

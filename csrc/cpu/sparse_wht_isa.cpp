@@ -41,7 +41,10 @@ template <typename C> struct Steps {
       const i64 from = (((group << c.b) + l) * p.samples) + first;
       C* const row = to + l * p.pitch;
       if (c.index)
-        for (i64 i = 0; i < there; ++i) row[i] = static_cast<const C*>(s.values)[c.index[from + i]] * scale[0];
+        for (i64 i = 0; i < there; ++i) {
+          const u64 query = u64(i64(c.index[from + i]));  // what is out of range makes the bins NaN, which no test passes
+          row[i] = query < u64(c.queries) ? static_cast<const C*>(s.values)[query] * scale[0] : C(__builtin_nan(""));
+        }
       for (i64 i = 0; i < width; i += lanes<C>) {
         const C* const x = c.index ? row + i : static_cast<const C*>(s.values) + from + i;
         if (c.index && there - i >= lanes<C>) continue;
@@ -172,10 +175,17 @@ template <typename C> struct Steps {
       return d * d;
     }));
   }
+  bool all_near(const C* u, C rho) const {
+    const vec<C> all = splat<C>(rho), limit = splat<C>(C(c.tau_one) * v), one = splat<C>(1);
+    return sum(span, [&](i64 line, int part) {
+             const vec<C> d = get(u, line, part) - flip<C>(all, bits_of<C>(signs, line, part));
+             return d * d > limit ? one : vec<C>{};
+           }) == 0;
+  }
   bool fits(i64 group, const C* u, C* rho) const {
     spread_signs([&](i64 q) { return at_base(group, q, key); });
     *rho = correlation(u);
-    return C(p.samples) * (*rho * *rho) >= C(c.theta) * v && left_by(u, *rho) <= C(c.tau) * v;
+    return C(p.samples) * (*rho * *rho) >= C(c.theta) * v && left_by(u, *rho) <= C(c.tau) * v && all_near(u, *rho);
   }
   // Whether a key with this signature can pass step 5 with |rho| > best, asked before the key is looked for: no signs
   // of the bases fit better than those that make each base's sum positive.  An eighth is left for rounding; a single
@@ -229,6 +239,21 @@ template <typename C> struct Steps {
     return yes;
   }
 
+  // ---- step 6 ----
+  bool refused(i64 group, const u64* k, C rho) const {
+    const C* const energy = static_cast<const C*>(s.energy);
+    for (i64 other = 0; other < c.groups; ++other) {
+      if (other == group) continue;
+      const i64 there = other << c.b | bin_of(other, k);
+      if (!(energy[there] <= C(c.tau_try) * v)) continue;
+      signature_of(other, k);
+      spread_signs([&](i64 q) { return at_base(other, q, k); });
+      const C d = correlation(samples(there)) - rho;
+      if (d * d > C(c.refuse) * v) return true;
+    }
+    return false;
+  }
+
   void detect(i64 bin) const {
     if (!(static_cast<const C*>(s.energy)[bin] > C(c.tau_try) * v)) return;
     const C* const u = samples(bin);
@@ -244,16 +269,16 @@ template <typename C> struct Steps {
     } else if (coded && c.chase) {
       s.found[bin] = chase(group, j, u, found, rho);
     }
+    if (s.found[bin] && refused(group, found, *rho)) s.found[bin] = 0;
   }
 
   // ---- what the groups found together ----
   void match(i64 bin) const {
-    const C *const energy = static_cast<const C*>(s.energy), *const rho = static_cast<const C*>(s.rho);
+    const C* const rho = static_cast<const C*>(s.rho);
     const i64 group = bin >> c.b;
     const u64 *const keys = reinterpret_cast<const u64*>(s.keys), *const own = keys + bin * p.words;
-    const bool large = rho[bin] * rho[bin] > C(4 * c.tau_try) * v;
     C total = rho[bin], count = 1;
-    bool first = true, refused = false;
+    bool first = true;
     for (i64 other = 0; other < c.groups; ++other) {
       const i64 j = other == group ? bin & (p.bins - 1) : bin_of(other, own), there = other << c.b | j;
       s.places[bin * c.groups + other] = int(j);
@@ -261,9 +286,8 @@ template <typename C> struct Steps {
       bool same = s.found[there];
       for (i64 w = 0; same && w < p.words; ++w) same = keys[there * p.words + w] == own[w];
       if (same) total += rho[there], count += 1, first &= other > group;
-      else refused |= large && energy[there] <= C(c.tau_try) * v;
     }
-    s.kept[bin] = first && !refused;
+    s.kept[bin] = first;
     static_cast<C*>(s.mean)[bin] = total / count;
   }
 

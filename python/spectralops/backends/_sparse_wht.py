@@ -12,7 +12,7 @@ from .._loader import core
 from ..ops.sparse_wht_reference import Decoded
 
 KERNELS = {"cpu": ("sparse_wht_decode", "walsh_sum"), "cuda": ()}  # what the core has kernels for
-FORMAT = "@17q14q4d"  # pointers with workspace_bytes, sizes and codes, levels
+FORMAT = "@17q14q6d"  # pointers with workspace_bytes, sizes and codes, levels
 WORKSPACE = 15  # the position of workspace among the fields; workspace_bytes follows
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .sparse_wht_reference import Call
 
 UNLIKELY = 8.0  # standard deviations of the spread of noise's energies: once in 10^5 decodes or less, by simulation for P = 1 to 200
+LEAST = 128  # independent samples of noise from which an estimate is believed: with fewer v is uncertain by more than an eighth
 NEGLIGIBLE = 1e-8  # of the energy that was found: taken for rounding
 DENSE = 28  # variables of a dense spectrum at most: a GiB of float32
 WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -77,10 +78,12 @@ class Batch(NamedTuple):
             return True
         if not bool((keys != 0).any()):
             return False
-        energy, samples = self.energy[r].flatten(), self.plan.num_offsets
+        energy, samples = self.energy[r].flatten(), self.plan._independent
         if bool(v * self.plan.bins <= NEGLIGIBLE * values.square().sum()):
             return True
         energy = energy[energy <= self.call.tau * v]
+        if energy.numel() * samples < LEAST:
+            return False
         spread = (energy / energy.mean() - 1).square().mean() * samples / 2
         return bool(spread - 1 <= UNLIKELY * math.sqrt((2 + 12 / samples) / energy.numel()))
 
@@ -107,13 +110,8 @@ class SparseSpectrum:
     _names: tuple[str, ...] | None = None
 
     def __init__(
-<<<<<<< HEAD
-        self, n: int, keys: Tensor, values: Tensor, unresolved: Tensor | None = None, residual_energy: float = 0.0, noise_std: float = 0.0,
-        names: Sequence[str] | None = None, threshold: float = 0.0,
-=======
         self, n: int, keys: Tensor, values: Tensor, unresolved: Tensor | None = None, residual_energy: float = 0.0,
-        noise_std: float = 0.0, names: Sequence[str] | None = None,
->>>>>>> spectrum
+        noise_std: float = 0.0, names: Sequence[str] | None = None, threshold: float = 0.0,
     ):  # fmt: skip
         _check.tensor("keys", keys, (torch.int64,))
         _check.tensor("values", values, (torch.float32, torch.float64))
@@ -210,7 +208,7 @@ class SparseSpectrum:
     def to(self, device) -> "SparseSpectrum":
         """The same spectrum on another device."""
         keys, values, unresolved = (t.to(device) for t in (self.keys, self.values, self.unresolved))
-        return SparseSpectrum(self.n, keys, values, unresolved, self.residual_energy, self.noise_std, self.names)
+        return SparseSpectrum(self.n, keys, values, unresolved, self.residual_energy, self.noise_std, self.names, self.threshold)
 
     # ---- the function ----------------------------------------------------------------------------------------------
 

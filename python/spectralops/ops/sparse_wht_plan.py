@@ -23,6 +23,7 @@ from .. import _check
 
 FORMAT, VERSION = "spectralops.SparseWHTPlan", 1
 FALSE_ALARM = 1e-4  # of a decode: that noise alone gives a key, or leaves a bin unresolved
+REFUSED = 25.0  # (rho' - rho)^2 P / v from which on a group has nothing of a key; of a key that is there the mean is 2
 TRIED = 1e-2  # of a bin that holds noise alone: that its signs are looked at
 ROWS = 4096  # points made at a time
 MAX_VARIABLES = 4096
@@ -48,7 +49,7 @@ def check_noise(noise_std: object) -> None:
 
 
 @lru_cache(maxsize=256)
-def chi_square_tail(probability: float, degrees: int) -> float:
+def chi_square_tail(probability: float, degrees: float) -> float:
     """x with Pr[chi^2 of these degrees of freedom > x] = probability."""
 
     def tail(x: float) -> float:
@@ -343,16 +344,29 @@ class SparseWHTPlan:
     @cached_property
     def _levels(self) -> Call:
         """What the decoder is told where the noise is to be estimated."""
-        samples, groups = self.num_offsets, self.groups
+        groups, independent = self.groups, self._independent
         return Call(
             n=self.n, b=self.b, repeats=self.repeats, checks=self.checks, scheme=layout.OFFSETS.index(self.offsets),
             hard=self.majority == "hard", degree=self.degree or 0, chase=self.chase, capacity=groups * self.bins,
             rounds=4 * self.b + 40,
-            tau_try=chi_square_tail(TRIED, samples) / samples,
-            tau=chi_square_tail(FALSE_ALARM / (groups * self.bins), samples) / samples,
-            theta=self._theta(),
+            tau_try=chi_square_tail(TRIED, independent) / independent,
+            tau=chi_square_tail(FALSE_ALARM / (groups * self.bins), independent) / independent,
+            tau_one=chi_square_tail(FALSE_ALARM / (groups * self.bins * self.num_offsets), 1),
+            theta=self._theta() * self.num_offsets / independent,
+            refuse=REFUSED / independent,
             noise=-1.0,
         )  # fmt: skip
+
+    @cached_property
+    def _independent(self) -> float:
+        """How many independent samples of noise the P of a bin are worth, for the mean of their squares and for their mean: offsets of
+        one coset of span(M_c) give one sample m times, so P^2 / sum m^2, the least of any group.
+        """
+        if self._numbering is None:
+            return float(self.num_offsets)
+        coset = self._slots().amin(1)  # (C, P): the same query for the offsets of one coset
+        squares = max(int(c.unique(return_counts=True)[1].square().sum()) for c in coset)
+        return self.num_offsets**2 / squares
 
     def _theta(self) -> float:
         """P rho^2 / v from which on a key is believed: above what noise alone gives any of the keys, and, where every pattern of signs

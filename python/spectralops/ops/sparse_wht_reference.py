@@ -14,14 +14,16 @@ Detection, of a bin with samples U_p and energy e = mean_p U_p^2:
                      U_(q,0), relative to the sign of L_0.  hard: the majority of sgn U_(q,0) sgn U_(q,i), soft where that is a tie
     4  key           by the scheme; bch: if that fails, the signs at the `chase` least reliable |L_i| are flipped in every way (that of
                      i = 0 flips all others) and the key with the largest |rho| is taken
-    5  single-ton    if M_c^T k = j, mean_p (U_p - rho s_p(k))^2 <= tau v with rho = mean_p U_p s_p(k), and P rho^2 >= theta v, which no key
-                     of the bin reaches by noise alone but with the false alarm's probability (a union bound over the keys)
+    5  single-ton    if M_c^T k = j, mean_p (U_p - rho s_p(k))^2 <= tau v with rho = mean_p U_p s_p(k), no term of that mean is above
+                     tau_one v (two keys whose signs differ at a few offsets only), and P rho^2 >= theta v, which no key of the bin
+                     reaches by noise alone but with the false alarm's probability (a union bound over the keys)
+    6  refused       if the key's bin in another group is a zero-ton, where rho would be rho', and (rho' - rho)^2 > refuse v
 
-Peeling, in rounds: all bins that changed are tested; a key that several groups found takes the mean of their rho; a key is refused if
-another group's bin of it is a zero-ton although rho^2 > 4 tau_try v; every key that is left is subtracted from its bin in every group,
-in the order of (group, bin) of the first group that found it.  Until nothing is found.  Where v is not given it is estimated from the energies, before the
-first round and again when nothing is found: the ceil(C B / 16)-th smallest, then the mean of those below tau v until these
-stay the same.  v is never below what rounding makes, (8 eps)^2 mean_c sum_j e.
+Peeling, in rounds: all bins that changed are tested; a key that several groups found takes the mean of their rho; every
+key is subtracted from its bin in every group, in the order of (group, bin) of the first group that found it.  Until nothing is found.
+Where v is not given it is estimated from the energies, before the first round and again when nothing is found: the
+ceil(C B / 16)-th smallest, then the mean of those below tau v until these stay the same.  v is never below what rounding makes,
+(8 eps)^2 mean_c sum_j e.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Call(NamedTuple):
     rounds: int  # at most
     tau_try: float
     tau: float
+    tau_one: float
     theta: float
+    refuse: float
     noise: float  # sigma^2 / B; negative: to be estimated
 
 
@@ -94,7 +98,7 @@ class Decoder:
         self.t, self.call = tables, call
         groups, bins = tables.base.shape[0], 1 << call.b
         u = (values if index is None else values[index]).view(groups, bins, -1)
-        self.u = hadamard_reference(u, None, None, None, 1 / bins, 0, 0)  # (C, B, P)
+        self.u = hadamard_reference(u, None, None, None, 1 / bins, 0, 0).clone()  # (C, B, P); peeling writes it
         rows = offset_rows(tables, call.n, call.b, OFFSETS[call.scheme])
         self.points = (tables.base[:, :, None] ^ rows[:, None]).flatten(1, 2)  # (C, P, W)
         self.energy = u.new_zeros(groups, bins)
@@ -144,14 +148,27 @@ class Decoder:
         """Step 5: whether each bin is explained by its key (A,), and rho (A,)."""
         signs = self.signs_of(c, keys)
         rho = (u * signs).mean(1)
-        left = (u - rho[:, None] * signs).square().mean(1)
+        left = (u - rho[:, None] * signs).square()
+        small = (left.mean(1) <= self.call.tau * v) & (left <= self.call.tau_one * v).all(1)
         enough = u.shape[1] * rho.square() >= self.call.theta * v
-        return (self.bins_of(c, keys) == bin) & (left <= self.call.tau * v) & enough, rho
+        return (self.bins_of(c, keys) == bin) & small & enough, rho
+
+    def refused(self, c: int, keys: Tensor, rho: Tensor, v: Tensor) -> Tensor:
+        """Step 6: (A,) whether another group's bin of the key is empty and has nothing of it."""
+        refused = torch.zeros_like(rho, dtype=torch.bool)
+        for other in range(self.energy.shape[0]):
+            if other == c:
+                continue
+            place = self.bins_of(other, keys)
+            its = (self.u[other, place] * self.signs_of(other, keys)).mean(1)
+            empty = self.energy[other, place] <= self.call.tau_try * v
+            refused |= empty & ((its - rho).square() > self.call.refuse * v)
+        return refused
 
     def detect(self, c: int, active: Tensor, v: Tensor):
-        """(A,) bins -> those of them that are single-tons, their keys and rho; their energies are noted."""
+        """(A,) bins -> those of them that are single-tons, their keys and rho."""
         u = self.u[c, active]
-        e = self.energy[c, active] = u.square().mean(1)
+        e = self.energy[c, active]
         magnitude = u.abs()
         spread = (magnitude - magnitude.mean(1, keepdim=True)).square().mean(1)
         tried = (e > self.call.tau_try * v) & (spread <= self.call.tau * v)
@@ -164,7 +181,9 @@ class Decoder:
             again = (~yes).nonzero().squeeze(1)
             better = self.chase(c, bin[again], u[again], level[again], v)
             yes[again], keys[again], rho[again] = better
-        return bin[yes], keys[yes], rho[yes]
+        bin, keys, rho = bin[yes], keys[yes], rho[yes]
+        kept = ~self.refused(c, keys, rho, v)
+        return bin[kept], keys[kept], rho[kept]
 
     def chase(self, c: int, bin: Tensor, u: Tensor, level: Tensor, v: Tensor):
         """Step 4 where the signs as they are gave no key: the best of those a few flips away."""
@@ -186,7 +205,7 @@ class Decoder:
                 rho = torch.where(better, new_rho, rho)
         return yes, keys, rho
 
-    def resolve(self, found: list, v: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+    def resolve(self, found: list) -> list[tuple[int, Tensor, Tensor]]:
         """What each group found -> (group, keys, rho) of the keys that are taken, each in the first group that found it."""
         groups, bins = self.energy.shape
         rho = self.u.new_zeros(groups, bins)
@@ -197,7 +216,6 @@ class Decoder:
         taken = []
         for c, (bin, keys, values) in enumerate(found):
             first, total, count = torch.ones_like(bin, dtype=torch.bool), values.clone(), torch.ones_like(values)
-            refused = torch.zeros_like(first)
             for other in range(groups):
                 if other == c:
                     continue
@@ -205,10 +223,7 @@ class Decoder:
                 same = there[other, place] & (key[other, place] == keys).all(1)
                 first &= ~(same & (other < c))
                 total, count = total + torch.where(same, rho[other, place], 0.0), count + same
-                empty = self.energy[other, place] <= self.call.tau_try * v
-                refused |= ~same & empty & (values.square() > 4 * self.call.tau_try * v)
-            keep = first & ~refused
-            taken.append((c, keys[keep], (total / count)[keep]))
+            taken.append((c, keys[first], (total / count)[first]))
         return taken
 
     def run(self) -> Decoded:
@@ -224,9 +239,10 @@ class Decoder:
         estimates, full = 1, False
         active = torch.ones(groups, bins, dtype=torch.bool, device=self.u.device)
         for _ in range(call.rounds):
+            self.energy = torch.where(active, self.u.square().mean(2), self.energy)
             found = [self.detect(c, active[c].nonzero().squeeze(1), v) for c in range(groups)]
             active.zero_()
-            for _, new_keys, rho in self.resolve(found, v):
+            for _, new_keys, rho in self.resolve(found):
                 for key, r in zip(new_keys, rho):
                     place = known.get(tuple(key.tolist()))
                     if place is None and len(keys) == call.capacity:
