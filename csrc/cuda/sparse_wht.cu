@@ -142,16 +142,16 @@ template <typename T> int transform(const Where& where, SparseParams p, i64 b) {
 }
 
 // The whole loop is enqueued: the host does not wait for a round, and launches after the end return at once.
-template <typename T> int run(const Where& where, const Plan& plan) {
+template <typename T, bool CODED> int run(const Where& where, const Plan& plan) {
   SparseParams p = plan.p;
-  if (plan.inside) return launch<sparse_wht_block<T>>(where, Grid{p.problems}, 32 * plan.warps, p.at.bytes, p);
+  if (plan.inside) return launch<sparse_wht_block<T, CODED>>(where, Grid{p.problems}, 32 * plan.warps, p.at.bytes, p);
   int status = transform<T>(where, p, p.b);
   const Grid bins{p.problems * p.blocks}, problems{p.problems};
   const i64 scratch = i64(plan.warps) * p.scratch * 8;
   const int appending = int(larger(128, smaller(1024, (i64(1) << p.b) / 2)));
   for (p.round = -1; p.round <= p.rounds && status == SPECTRALOPS_OK; ++p.round) {
     p.phase = p.round < 0 ? kSparseBegin : p.round < p.rounds ? kSparseRound : kSparseFinish;
-    status = launch<sparse_wht_bins<T>>(where, bins, 32 * plan.warps, scratch, p);
+    status = launch<sparse_wht_bins<T, CODED>>(where, bins, 32 * plan.warps, scratch, p);
     if (status == SPECTRALOPS_OK && p.phase == kSparseRound) status = launch<sparse_wht_vote<T>>(where, bins, 32 * plan.warps, 0, p);
     if (status == SPECTRALOPS_OK && p.phase != kSparseFinish)
       status = launch<sparse_wht_append<T>>(where, problems, appending, plan.sums, p);
@@ -194,7 +194,9 @@ int sparse_wht_decode(const spectralops_sparse_wht_call& call, int device, void*
                 (long long)call.workspace_bytes);
   bind(call, &plan);
   const Where where{device, stream};
-  return call.dtype == SPECTRALOPS_F64 ? run<double>(where, plan) : run<float>(where, plan);
+  const bool wide = call.dtype == SPECTRALOPS_F64;
+  if (call.scheme == SPECTRALOPS_BCH) return wide ? run<double, true>(where, plan) : run<float, true>(where, plan);
+  return wide ? run<double, false>(where, plan) : run<float, false>(where, plan);
 }
 
 int walsh_sum(const int64_t* points, const int64_t* keys, const void* values, void* y, i64 count, i64 terms, i64 words, int dtype, int device,

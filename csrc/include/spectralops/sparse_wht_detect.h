@@ -196,31 +196,32 @@ SO_DEVICE bool chase(const SparseParams& p, const Scratch<T>& s, const int* sums
 }
 
 // The key of a bin that holds one, in s.key.
-template <typename T>
+template <bool CODED, typename T>
 SO_DEVICE bool single(const SparseParams& p, const Scratch<T>& s, int slot, const T* u, T v, T* rho) {
   const int c = slot >> p.b, bin = slot & ((1 << p.b) - 1);
   signs_from(p, s, level_of(p, s, u), bin);
-  if (p.scheme == kSparseBch) {
+  if constexpr (CODED) {
     int sums[kBchDegree];
     power_sums(p, s.row, sums);
     __syncwarp();
     if (positions_fit(p, s, sums, c, bin, u, v, rho)) return true;
     __syncwarp();
     return p.chase > 0 && chase(p, s, sums, c, bin, u, v, rho);
-  }
-  if (p.scheme == kSparseExact) {
-    sum_of_columns(p.to_key_columns + i64(c) * p.n * p.words, p.n, p.words, s.row, s.key);
   } else {
-    for (int w = int(lane()); w < p.words; w += 32) s.key[w] = s.row[w];
-    __syncwarp();
-    if (bin_of(p, s.key, c) != bin) return false;
+    if (p.scheme == kSparseExact) {
+      sum_of_columns(p.to_key_columns + i64(c) * p.n * p.words, p.n, p.words, s.row, s.key);
+    } else {
+      for (int w = int(lane()); w < p.words; w += 32) s.key[w] = s.row[w];
+      __syncwarp();
+      if (bin_of(p, s.key, c) != bin) return false;
+    }
+    shift_of(p, s, c);
+    return fits(p, s, u, v, rho);
   }
-  shift_of(p, s, c);
-  return fits(p, s, u, v, rho);
 }
 
 // Step 1 to 5 of a slot whose energy is e.
-template <typename T>
+template <bool CODED, typename T>
 SO_DEVICE void detect(const SparseParams& p, const SparseView<T>& w, const Scratch<T>& s, int slot, int round, T e, T mean, T v) {
   if (!(e > T(p.tau_try) * v)) return;
   const T* u = w.u + i64(slot) * p.samples;
@@ -230,7 +231,7 @@ SO_DEVICE void detect(const SparseParams& p, const SparseView<T>& w, const Scrat
     spread += off * off;
   }
   if (!(lanes_sum<32>(spread) / T(p.samples) <= T(p.tau) * v)) return;
-  if (!single(p, s, slot, u, v, &rho)) return;
+  if (!single<CODED>(p, s, slot, u, v, &rho)) return;
   for (int i = int(lane()); i < p.words; i += 32) w.found[i64(slot) * p.words + i] = s.key[i];
   if (lane() == 0) w.rho[slot] = rho, w.there[slot] = round;
 }

@@ -20,7 +20,7 @@ template <typename W, typename F> SO_DEVICE void each_slot(const SparseParams& p
   }
 }
 
-template <typename T>
+template <bool CODED, typename T>
 SO_DEVICE void bins_phase(const SparseParams& p, const SparseView<T>& w, const Scratch<T>& s, i64 block, i64 blocks, int phase, int round) {
   const bool every = phase == kSparseBegin || (phase == kSparseRound && w.state->all);
   const T v = phase == kSparseRound ? w.noise[0] : T(0);
@@ -37,7 +37,7 @@ SO_DEVICE void bins_phase(const SparseParams& p, const SparseView<T>& w, const S
         __syncwarp();
         const T e = energy_of(p, w.u + i64(slot) * p.samples, &mean);
         if (lane() == 0) w.energy[slot] = e;
-        if (phase == kSparseRound) detect(p, w, s, slot, round, e, mean, v);
+        if (phase == kSparseRound) detect<CODED>(p, w, s, slot, round, e, mean, v);
         __syncwarp();
       });
 }
@@ -247,8 +247,9 @@ template <typename T> SO_DEVICE void clear(const SparseParams& p, const SparseVi
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-template <typename T>
-SO_KERNEL(512, 1)
+// CODED: the scheme is bch, whose decoding takes registers that the others do without.
+template <typename T, bool CODED>
+SO_KERNEL(512, CODED || sizeof(T) == 8 ? 1 : 2)
 sparse_wht_block(const SparseParams p) {
   unsigned char* shared = dynamic_shared<unsigned char>();
   const SparseView<T> w = sparse_view<T>(p, shared, true, blockIdx.x);
@@ -268,7 +269,7 @@ sparse_wht_block(const SparseParams p) {
   // One place for each phase, so that each is compiled once: round -1 begins, round `rounds` or the one after the end finishes.
   for (int round = -1, phase = kSparseBegin; phase != kSparseFinish; ++round) {
     if (round >= 0) phase = round == p.rounds || w.state->done ? kSparseFinish : kSparseRound;
-    sparse::bins_phase(p, w, s, 0, 1, phase, round);
+    sparse::bins_phase<CODED>(p, w, s, 0, 1, phase, round);
     __syncthreads();
     if (phase == kSparseRound) {
       sparse::vote_phase(p, w, 0, 1, round);
@@ -314,19 +315,19 @@ template <typename T> SO_DEVICE SparseView<T> sparse_outside(const SparseParams&
   return sparse_view<T>(p, p.work + problem * p.at.bytes, false, problem);
 }
 
-template <typename T>
-SO_KERNEL(256, 1)
+template <typename T, bool CODED>
+SO_KERNEL(256, CODED ? 2 : 4)
 sparse_wht_bins(const SparseParams p) {
   const i64 problem = blockIdx.x / p.blocks, block = blockIdx.x % p.blocks;
   const SparseView<T> w = sparse_outside<T>(p, problem);
   if (p.phase == kSparseRound && w.state->done) return;
   const sparse::Scratch<T> s = sparse::scratch_of<T>(p, dynamic_shared<u64>() + (threadIdx.x / 32) * p.scratch);
   if (p.phase == kSparseFinish) sparse::clear(p, w, block * blockDim.x + threadIdx.x, i64(p.blocks) * blockDim.x);
-  sparse::bins_phase(p, w, s, block, p.blocks, p.phase, p.round);
+  sparse::bins_phase<CODED>(p, w, s, block, p.blocks, p.phase, p.round);
 }
 
 template <typename T>
-SO_KERNEL(256, 1)
+SO_KERNEL(256, 4)
 sparse_wht_vote(const SparseParams p) {
   const SparseView<T> w = sparse_outside<T>(p, blockIdx.x / p.blocks);
   if (!w.state->done) sparse::vote_phase(p, w, blockIdx.x % p.blocks, p.blocks, p.round);

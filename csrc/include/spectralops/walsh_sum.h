@@ -28,7 +28,7 @@ template <typename T> SO_DEVICE T signed_by(T value, u64 x) { return __popcll(x)
 
 // WORDS = 0: any number, read from memory.
 template <typename T, int WORDS>
-SO_KERNEL(kWalshThreads, 1)
+SO_KERNEL(kWalshThreads, 4)
 walsh_sum_points(const WalshSumParams p) {
   u64* keys = dynamic_shared<u64>();  // (kWalshChain, words)
   const int words = WORDS ? WORDS : int(p.words);
@@ -64,7 +64,7 @@ walsh_sum_points(const WalshSumParams p) {
 }
 
 template <typename T>
-SO_KERNEL(kWalshThreads, 1)
+SO_KERNEL(kWalshThreads, 3)
 walsh_sum_terms(const WalshSumParams p) {
   u64* points = dynamic_shared<u64>();  // (kWalshPoints, words), then 32 sums
   const i64 first = i64(blockIdx.x) * kWalshPoints, words = p.words;
