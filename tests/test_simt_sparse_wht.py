@@ -1,5 +1,6 @@
 """The CUDA kernels of sparse_wht_decode and walsh_sum on the shim of csrc/simt, through the Python glue, against the reference."""
 
+import contextlib
 import ctypes
 import functools
 from types import SimpleNamespace
@@ -16,7 +17,6 @@ from spectralops.testing import Tally, guard_bands
 H200 = (90, 132, 227 * 1024)
 SMALL = (90, 3, 5000)  # too little shared memory for any problem here: every phase a launch
 
-INSIDE, OUTSIDE = "a block a problem", "a launch a phase"
 PLANS = {
     "exact": dict(n=12, k=6),
     "exact, two words": dict(n=70, k=5),
@@ -73,7 +73,7 @@ def problem(n, k, rows=1, noise=0.0, draw=0, given=True, **options):
         sign = 1 - 2.0 * torch.randint(0, 2, (len(keys),), generator=g)
         coefficients = sign * (1 + torch.rand(len(keys), dtype=torch.float64, generator=g))
         values[r] = spec.walsh_sum(points, keys, coefficients) + noise * torch.randn(len(points), dtype=torch.float64, generator=g)
-    call = plan._call(noise if given else "auto")
+    call = plan._call(noise if given else "auto")._replace(rounds=12)  # launches are what takes time here
     return values, plan._index, plan.tables, call
 
 
@@ -87,30 +87,32 @@ def as_dict(result, r):
     return dict(zip(map(tuple, result.keys[r, :count].tolist()), result.values[r, :count].tolist()))
 
 
+def floor_units(result, r):
+    """The floor of the noise, in units of the roundoff that it is made from."""
+    return result.noise[r, 1:].double().sqrt() / torch.finfo(result.noise.dtype).eps
+
+
 def compare(tally, args, dtype):
-    got = decoded(args, dtype)
-    plain = spec.decode(args[0].to(torch.float32), *args[1:])
+    """Keys as those of the reference in this dtype; numbers beside the float32 reference."""
+    got, plain = decoded(args, dtype), spec.decode(args[0].to(torch.float32), *args[1:])
     exact = spec.decode(args[0].to(dtype).to(torch.float64), *args[1:])
     call, same = args[3], plain if dtype == torch.float32 else exact
     for r in range(len(args[0])):
-        ours, theirs, wide = as_dict(got, r), as_dict(same, r), as_dict(exact, r)
-        assert ours.keys() == theirs.keys()
+        ours, theirs, wide = as_dict(got, r), as_dict(plain, r), as_dict(exact, r)
+        assert ours.keys() == as_dict(same, r).keys()
         count = len(ours)
         assert not got.keys[r, count:].any() and not got.values[r, count:].any()
         left, its = (t.energy[r] > call.tau * t.noise[r, 0] for t in (got, same))
         assert torch.equal(left, its)
-        other = as_dict(plain, r)
-        if ours.keys() == wide.keys() == other.keys() and ours:
-            pick = lambda d, dtype: torch.tensor([d[key] for key in wide], dtype=dtype)  # noqa: E731
-            tally.add("values", pick(ours, dtype), pick(other, torch.float32), pick(wide, torch.float64))
-            tally.add("floor", got.noise[r, 1:] ** 0.5, plain.noise[r, 1:] ** 0.5, exact.noise[r, 1:] ** 0.5 * eps_ratio(dtype))
-            if args[0].shape[0] and bool(left.any()):
-                tally.add("energy", got.energy[r], plain.energy[r], exact.energy[r])
+        torch.testing.assert_close(floor_units(got, r), floor_units(same, r), rtol=1e-5, atol=0)
+        if ours.keys() != wide.keys() or ours.keys() != theirs.keys() or not ours:
+            continue
+        values = (torch.tensor([d[key] for key in wide], dtype=t) for d, t in ((ours, dtype), (theirs, torch.float32), (wide, torch.float64)))
+        tally.add("values", *values)
+        if bool(left.any()) or call.noise > 0:
+            tally.add("energy", got.energy[r], plain.energy[r], exact.energy[r])
+            tally.add("noise", got.noise[r, :1], plain.noise[r, :1], exact.noise[r, :1])
     return got
-
-
-def eps_ratio(dtype):
-    return torch.finfo(dtype).eps / torch.finfo(torch.float64).eps
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +131,124 @@ def _core(library, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("driver", [INSIDE, OUTSIDE])
 @pytest.mark.parametrize("case", PLANS)
-def test_the_reference(library, case, driver, dtype):
-    if driver == OUTSIDE:
-        library.simt_set_limits(*SMALL)
-    tally, found = Tally(), 0
-    for draw in range(2):
-        args = problem(**PLANS[case], draw=draw, rows=2)
-        found += int(compare(tally, args, dtype).counts.sum())
-    assert found
+def test_the_reference(library, case, dtype):
+    for limits in (H200, SMALL):
+        library.simt_set_limits(*limits)
+        tally, found = Tally(), 0
+        for given in (True, False):
+            args = problem(**PLANS[case], given=given, draw=given, rows=2)
+            found += int(compare(tally, args, dtype).counts.sum())
+        assert found
+        tally.check()
+
+
+def test_which_driver():
+    """What the tests above mean by little shared memory: a workspace in place of it."""
+    args = problem(**PLANS["exact"])
+    sizes = []
+    for limits in (H200, SMALL):
+        simt_core().simt_set_limits(*limits)
+        with workspaces() as asked:
+            decoded(args, torch.float32)
+        sizes.append(asked[0])
+    assert sizes[0] == 0 < sizes[1]
+
+
+@contextlib.contextmanager
+def workspaces():
+    asked, plain = [], glue._workspace
+    glue._workspace = lambda size, device: asked.append(size) or plain(size, device)
+    try:
+        yield asked
+    finally:
+        glue._workspace = plain
+
+
+CHASED = dict(n=30, k=5, offsets="bch", degree=3, repeats=1, noise=0.55)
+
+
+def test_the_chase_finds_more():
+    counts = [int(decoded(problem(**CHASED, chase=chase, rows=4), torch.float32).counts.sum()) for chase in (0, 4)]
+    assert counts[0] < counts[1]
+
+
+def test_keys_beyond_the_capacity(library):
+    values, index, tables, call = problem(**PLANS["exact"])
+    whole = spec.decode(values, index, tables, call)
+    for capacity in (1, int(whole.counts) - 1):
+        args = values, index, tables, call._replace(capacity=capacity)
+        want = spec.decode(*args)
+        for limits in (H200, SMALL):
+            library.simt_set_limits(*limits)
+            got = decoded(args, torch.float64)
+            assert torch.equal(got.counts, want.counts) and torch.equal(got.keys, want.keys)
+
+
+def same_bits(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("case", ["exact", "nso", "bch, chase", "more than fit"])
+def test_the_order_of_threads_and_other_problems_change_nothing(library, case):
+    values, *others = problem(**PLANS[case], rows=3, given=False)
+    for limits in (H200, SMALL):
+        library.simt_set_limits(*limits)
+        library.simt_set_order(0)
+        before = decoded((values, *others), torch.float32)
+        for order in (1, 2, 3):
+            library.simt_set_order(order)
+            with guard_bands():
+                assert same_bits(decoded((values, *others), torch.float32), before)
+        alone = decoded((values[1:2], *others), torch.float32)
+        assert same_bits(alone, [t[1:2] for t in before])
+
+
+# ---- walsh_sum --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n, points, terms", [(30, 5000, 40), (100, 4100, 33), (500, 4097, 3), (300, 4100, 5), (70, 9, 700), (20, 1, 1), (200, 4100, 0)])
+def test_sums(library, n, points, terms, dtype):
+    tally, words = Tally(), (n + 63) // 64
+    for draw in range(3):
+        g = generator(draw)
+        m, k = (torch.randint(-(2**63), 2**63 - 1, (size, words), generator=g) for size in (points, terms))
+        values = torch.randn(terms, dtype=dtype, generator=g)
+        got = glue.walsh_sum(where, m, k, values)
+        if not terms:
+            assert not got.any()
+            continue
+        tally.add("sum", got, spec.walsh_sum(m, k, values.float()), spec.walsh_sum(m, k, values.double()))
+        library.simt_set_order(draw + 1)
+        with guard_bands():
+            assert torch.equal(got, glue.walsh_sum(where, m, k, values))
+        library.simt_set_order(0)
     tally.check()
+
+
+SANITIZED = """
+import torch, test_simt_sparse_wht as own, spectralops.backends._sparse_wht as glue
+from simt_build import load
+library = load({path!r})
+glue.core = lambda: own.as_core(library)
+for limits in (own.H200, own.SMALL):
+    library.simt_set_limits(*limits)
+    for plan in own.PLANS.values():
+        own.decoded(own.problem(**plan, rows=2, given=False), torch.float64)
+for n, points, terms in ((30, 300, 40), (300, 4100, 5)):
+    m, k = (torch.ones(size, (n + 63) // 64, dtype=torch.int64) for size in (points, terms))
+    glue.walsh_sum(own.where, m, k, torch.ones(terms))
+print("done")
+"""
+
+
+@pytest.mark.parametrize("sanitize", ["address", "undefined"])
+@pytest.mark.slow
+def test_sanitized(sanitize):
+    if not has_sanitizer(sanitize):
+        pytest.skip(f"no runtime of the {sanitize} sanitizer")
+    sources = [CSRC / "cuda" / "sparse_wht.cu", CSRC / "capi" / "sparse_wht.cpp", CSRC / "capi" / "status.cpp"]
+    path = str(simt_library(sources, sanitize, support=(), stubs=True))
+    done = run_sanitized(sanitize, SANITIZED.format(path=path))
+    assert done.returncode == 0 and "done" in done.stdout, done.stderr[-3000:]

@@ -13,7 +13,7 @@ using Call = spectralops_sparse_wht_call;
 
 // ---- launch choices --------------------------------------------------------------------------------------------------
 constexpr i64 kWarpBytes = 8 * 1024;  // of a problem in shared memory, for each of its block's warps: 227 KB then hold 28 warps
-constexpr int kLeastWarps = 4, kMostWarps = 16;
+constexpr int kLeastWarps = 4, kMostWarps = 12;
 constexpr int kBinWarps = 8;           // of a block that goes over bins in device memory
 constexpr i64 kBlocksPerSm = 16;       // of such blocks, beyond which each takes several bins: a launch after the end is then short
 constexpr int kStages = 5;             // of the transform in a pass over device memory, 32 values a thread

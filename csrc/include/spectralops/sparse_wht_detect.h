@@ -169,44 +169,47 @@ template <typename T> SO_DEVICE int weakest(const SparseParams& p, const Scratch
   return mine;
 }
 
-// All patterns of flips, one a lane; those that give positions are tested by the warp.  The largest |rho| is taken.
+// The key that the signs give, and if there is none, of those that patterns of flips give, one pattern a lane, the key with the largest |rho|,
+// in `key`.  One loop, so that the decoding of a code is compiled once for a lane and once for a warp.
 template <typename T>
-SO_DEVICE bool chase(const SparseParams& p, const Scratch<T>& s, const int* sums, int c, int bin, const T* u, T v, T* rho) {
-  const int depth = p.chase < p.checks + 1 ? p.chase : p.checks + 1, weak = weakest(p, s, depth);
-  const u32 patterns = 1u << depth;
-  int own[kBchDegree];
-  u32 best = 0;
-  T value = T(0);
-  for (u32 first = 0; first < patterns; first += 32) {
-    const u32 pattern = first + lane();
-    flipped_sums(p, sums, pattern, weak, depth, own);
-    u32 those = __ballot_sync(kAll, pattern > 0 && pattern < patterns && has_positions(p, own));
+SO_DEVICE bool coded(const SparseParams& p, const Scratch<T>& s, int c, int bin, const T* u, T v, T* rho, u64* key) {
+  int sums[kBchDegree], own[kBchDegree], weak = 0, depth = 0;
+  power_sums(p, s.row, sums);
+  __syncwarp();
+  bool found = false;
+  u32 those = 1, first = 0;  // pattern 0, then all patterns but it
+  for (;;) {
     for (; those; those &= those - 1) {
-      const u32 chosen = first + u32(__ffs(int(those)) - 1);
       T r = T(0);
-      flipped_sums(p, sums, chosen, weak, depth, own);
-      if (positions_fit(p, s, own, c, bin, u, v, &r) && (best == 0 || magnitude(r) > magnitude(value))) best = chosen, value = r;
+      flipped_sums(p, sums, first + u32(__ffs(int(those)) - 1), weak, depth, own);
+      if (positions_fit(p, s, own, c, bin, u, v, &r) && (!found || magnitude(r) > magnitude(*rho))) {
+        found = true;
+        *rho = r;
+        for (int i = int(lane()); i < p.words; i += 32) key[i] = s.key[i];
+      }
       __syncwarp();
     }
+    if (depth > 0) {
+      first += 32;
+    } else {
+      if (found || p.chase == 0) return found;
+      depth = p.chase < p.checks + 1 ? p.chase : p.checks + 1;
+      weak = weakest(p, s, depth);
+    }
+    if (first >> depth) return found;
+    const u32 pattern = first + lane();
+    flipped_sums(p, sums, pattern, weak, depth, own);
+    those = __ballot_sync(kAll, pattern > 0 && pattern >> depth == 0 && has_positions(p, own));
   }
-  if (best == 0) return false;
-  flipped_sums(p, sums, best, weak, depth, own);
-  *rho = value;
-  return positions_of(p, s, own);
 }
 
-// The key of a bin that holds one, in s.key.
+// The key of a bin that holds one.
 template <bool CODED, typename T>
-SO_DEVICE bool single(const SparseParams& p, const Scratch<T>& s, int slot, const T* u, T v, T* rho) {
+SO_DEVICE bool single(const SparseParams& p, const Scratch<T>& s, int slot, const T* u, T v, T* rho, u64* key) {
   const int c = slot >> p.b, bin = slot & ((1 << p.b) - 1);
   signs_from(p, s, level_of(p, s, u), bin);
   if constexpr (CODED) {
-    int sums[kBchDegree];
-    power_sums(p, s.row, sums);
-    __syncwarp();
-    if (positions_fit(p, s, sums, c, bin, u, v, rho)) return true;
-    __syncwarp();
-    return p.chase > 0 && chase(p, s, sums, c, bin, u, v, rho);
+    return coded(p, s, c, bin, u, v, rho, key);
   } else {
     if (p.scheme == kSparseExact) {
       sum_of_columns(p.to_key_columns + i64(c) * p.n * p.words, p.n, p.words, s.row, s.key);
@@ -216,6 +219,7 @@ SO_DEVICE bool single(const SparseParams& p, const Scratch<T>& s, int slot, cons
       if (bin_of(p, s.key, c) != bin) return false;
     }
     shift_of(p, s, c);
+    for (int i = int(lane()); i < p.words; i += 32) key[i] = s.key[i];
     return fits(p, s, u, v, rho);
   }
 }
@@ -231,9 +235,8 @@ SO_DEVICE void detect(const SparseParams& p, const SparseView<T>& w, const Scrat
     spread += off * off;
   }
   if (!(lanes_sum<32>(spread) / T(p.samples) <= T(p.tau) * v)) return;
-  if (!single<CODED>(p, s, slot, u, v, &rho)) return;
-  for (int i = int(lane()); i < p.words; i += 32) w.found[i64(slot) * p.words + i] = s.key[i];
-  if (lane() == 0) w.rho[slot] = rho, w.there[slot] = round;
+  const bool found = single<CODED>(p, s, slot, u, v, &rho, w.found + i64(slot) * p.words);
+  if (found && lane() == 0) w.rho[slot] = rho, w.there[slot] = round;
 }
 
 }  // namespace sparse

@@ -116,6 +116,8 @@ template <typename T> struct BlockSums {
 
 SO_DEVICE u32 order_bits(float x) { return float_bits(x); }  // of numbers that are not negative, in their order
 SO_DEVICE u64 order_bits(double x) { return u64(__double_as_longlong(x)); }
+SO_DEVICE float number_of(u32 bits) { return bits_float(bits); }
+SO_DEVICE double number_of(u64 bits) { return __longlong_as_double(i64(bits)); }
 
 // The k-th smallest energy by bisection on its bits: the largest number below which there are fewer than k.
 template <typename T> SO_DEVICE T smallest(const T* energy, int slots, int k, BlockSums<T>& sums) {
@@ -130,9 +132,7 @@ template <typename T> SO_DEVICE T smallest(const T* energy, int slots, int k, Bl
     }
     if (sums.count(below, &before) < k) found = trial;
   }
-  T value;
-  __builtin_memcpy(&value, &found, sizeof(T));
-  return value;
+  return number_of(found);
 }
 
 template <typename T> SO_DEVICE T noise_of(const SparseParams& p, const T* energy, T floor, BlockSums<T>& sums) {
@@ -249,7 +249,7 @@ template <typename T> SO_DEVICE void clear(const SparseParams& p, const SparseVi
 
 // CODED: the scheme is bch, whose decoding takes registers that the others do without.
 template <typename T, bool CODED>
-SO_KERNEL(512, CODED || sizeof(T) == 8 ? 1 : 2)
+SO_KERNEL(384, CODED || sizeof(T) == 8 ? 1 : 2)
 sparse_wht_block(const SparseParams p) {
   unsigned char* shared = dynamic_shared<unsigned char>();
   const SparseView<T> w = sparse_view<T>(p, shared, true, blockIdx.x);
@@ -316,7 +316,7 @@ template <typename T> SO_DEVICE SparseView<T> sparse_outside(const SparseParams&
 }
 
 template <typename T, bool CODED>
-SO_KERNEL(256, CODED ? 2 : 4)
+SO_KERNEL(256, CODED ? 2 : 3)
 sparse_wht_bins(const SparseParams p) {
   const i64 problem = blockIdx.x / p.blocks, block = blockIdx.x % p.blocks;
   const SparseView<T> w = sparse_outside<T>(p, problem);

@@ -64,7 +64,7 @@ walsh_sum_points(const WalshSumParams p) {
 }
 
 template <typename T>
-SO_KERNEL(kWalshThreads, 3)
+SO_KERNEL(kWalshThreads, 2)
 walsh_sum_terms(const WalshSumParams p) {
   u64* points = dynamic_shared<u64>();  // (kWalshPoints, words), then 32 sums
   const i64 first = i64(blockIdx.x) * kWalshPoints, words = p.words;
