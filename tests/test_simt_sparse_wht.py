@@ -27,7 +27,7 @@ PLANS = {
     "nso, one repeat": dict(n=66, k=4, offsets="nso"),
     "nso, hard": dict(n=10, k=5, offsets="nso", repeats=4, majority="hard", noise=0.2),
     "bch": dict(n=40, k=6, offsets="bch", degree=3, repeats=2, noise=0.2),
-    "bch, chase": dict(n=30, k=5, offsets="bch", degree=3, repeats=1, chase=3, noise=0.55),
+    "bch, chase": dict(n=30, k=5, offsets="bch", degree=3, repeats=1, chase=3, noise=2.8),
     "one group": dict(n=20, k=4, groups=1, b=6),
     "more than fit": dict(n=12, k=40, b=4),
 }
@@ -131,16 +131,14 @@ def _core(library, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("case", PLANS)
-def test_the_reference(library, case, dtype):
-    for limits in (H200, SMALL):
-        library.simt_set_limits(*limits)
-        tally, found = Tally(), 0
-        for given in (True, False):
-            args = problem(**PLANS[case], given=given, draw=given, rows=2)
-            found += int(compare(tally, args, dtype).counts.sum())
-        assert found
-        tally.check()
+def test_the_reference(library, dtype):
+    tally = Tally()
+    for number, (case, options) in enumerate(PLANS.items()):
+        args = problem(**options, given=number % 2 == 0, draw=number, rows=2)
+        for limits in (H200, SMALL):
+            library.simt_set_limits(*limits)
+            assert compare(tally, args, dtype).counts.any(), case
+    print(tally.check())
 
 
 def test_which_driver():
@@ -165,11 +163,11 @@ def workspaces():
         glue._workspace = plain
 
 
-CHASED = dict(n=30, k=5, offsets="bch", degree=3, repeats=1, noise=0.55)
+CHASED = dict(n=30, k=5, offsets="bch", degree=3, repeats=1, noise=2.8)
 
 
 def test_the_chase_finds_more():
-    counts = [int(decoded(problem(**CHASED, chase=chase, rows=4), torch.float32).counts.sum()) for chase in (0, 4)]
+    counts = [int(decoded(problem(**CHASED, chase=chase, rows=3), torch.float32).counts.sum()) for chase in (0, 3)]
     assert counts[0] < counts[1]
 
 
