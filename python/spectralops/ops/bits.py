@@ -40,7 +40,7 @@ def unpack_bits(packed: Tensor, n: int) -> Tensor:
     """(..., words) int64 -> (..., n) uint8, bit p at place p."""
     octets = packed.contiguous().view(torch.uint8)
     spread = _eight(packed.device)[octets.reshape(-1).to(torch.int64)]
-    return spread.view(torch.uint8).view(*packed.shape[:-1], -1)[..., :n]
+    return spread.view(torch.uint8).view(*packed.shape[:-1], packed.shape[-1] * WORD)[..., :n]
 
 
 def pack(bits: Tensor) -> Tensor:

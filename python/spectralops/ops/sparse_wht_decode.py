@@ -39,5 +39,5 @@ def decode(plan: "SparseWHTPlan", values: Tensor, noise_std, refit: bool, backen
     call = plan._call(noise_std)
     with torch.no_grad():
         done = sparse_wht_decode(values.detach(), plan._index, plan.tables, call[:10], call[10:], backend)
-    batch = Batch(plan, call, *done, samples=values if refit or learned else None)
+    batch = Batch(plan, call, *done, samples=values if learned else values.detach() if refit else None)
     return [SparseSpectrum._of(batch, r) for r in range(values.shape[0])]

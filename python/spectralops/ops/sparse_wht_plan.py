@@ -169,8 +169,10 @@ class SparseWHTPlan:
         return self._numbering[1].numel() + (0 if self._smaller is None else self._smaller.num_queries)
 
     def __repr__(self) -> str:
-        shown = ("offsets", "repeats", "degree", "b", "groups", "seed", "device")
-        return f"SparseWHTPlan(n={self.n}, k={self.k}, {', '.join(f'{s}={getattr(self, s)!s}' for s in shown)})"
+        shown = {**self._arguments(), "b": self.first_b, "device": None if self.device.type == "cpu" else str(self.device)}
+        usual = {**SparseWHTPlan.__init__.__kwdefaults__, "offsets": None}
+        text = ", ".join(f"{name}={value!r}" for name, value in shown.items() if name not in usual or value != usual[name])
+        return f"SparseWHTPlan({text})" + (f".grow({self.b})" if self.b > self.first_b else "")
 
     # ---- points ----------------------------------------------------------------------------------------------------
 
@@ -439,3 +441,10 @@ class SparseWHTPlan:
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a saved SparseWHTPlan: {error}") from None
         return cls._from(state, device)
+
+    @classmethod
+    def choose(cls, n: int, k: int, **wanted) -> "SparseWHTPlan":
+        """The plan of the fewest queries that fails rarely enough: `sparse_wht_planner.choose_plan`, whose arguments it takes."""
+        from .sparse_wht_planner import choose_plan
+
+        return choose_plan(n, k, **wanted)
