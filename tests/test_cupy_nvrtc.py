@@ -109,8 +109,7 @@ CASES = {
     "quantize mxfp4": ("hadamard_quantize", quantize_case("mxfp4", group=32)),
     "quantize nvfp4 fp32": ("hadamard_quantize", quantize_case("nvfp4", torch.float32, group=16)),
     "srht": ("srht", (torch.zeros(4, 1024), torch.ones(1, 1024), torch.arange(100), None, 1.0)),
-    "sparse_wht block": ("sparse_wht_decode", sparse_case(30, 20)),
-    "sparse_wht block bch": ("sparse_wht_decode", sparse_case(30, 5, torch.float64, offsets="bch", degree=3)),
+    "sparse_wht block": ("sparse_wht_decode", sparse_case(30, 5, torch.float64, offsets="bch", degree=3)),
     "sparse_wht phases": ("sparse_wht_decode", sparse_case(100, 100)),
     "walsh_sum": ("walsh_sum", sum_case(500, 5000)),
     "walsh_sum few points": ("walsh_sum", sum_case(70, 50, torch.float64)),
@@ -155,6 +154,16 @@ def test_the_parameters_hold_the_pointers(case):
     tensors = [t for t in (*args, *results, *planned.workspaces) if isinstance(t, torch.Tensor)]
     missing = [t.shape for t in tensors if t.data_ptr() not in words]
     assert not missing
+
+
+def test_a_decoder_without_a_plan_says_so(monkeypatch):
+    monkeypatch.setattr(_sparse_wht, "limits", lambda index: limits(90))
+    for case in CASES:
+        if case.startswith("sparse_wht"):
+            assert _sparse_wht.unplannable(*CASES[case][1]) is None
+    values, index, tables, call = CASES["sparse_wht phases"][1]
+    most = call._replace(b=30, checks=70)
+    assert "no CUDA kernel for 3221225472 bins of 71 samples" in _sparse_wht.unplannable(values, index, tables, most)
 
 
 def test_a_refused_call_leaves_no_recording_behind():

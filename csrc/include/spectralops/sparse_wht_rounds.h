@@ -236,6 +236,25 @@ template <typename T> SO_DEVICE void append_phase(const SparseParams& p, const S
   }
 }
 
+// The samples of a problem, scaled, eight of them on their way at a time: each is two reads of device memory, one after the other.
+template <typename T> SO_DEVICE void gather(const T* values, const int* index, T* u, u32 total, T scale) {
+  constexpr int kWay = 8;
+  for (u32 first = threadIdx.x; first < total; first += kWay * blockDim.x) {
+    u32 from[kWay];
+    T v[kWay];
+    SO_UNROLL
+    for (int i = 0; i < kWay; ++i) {
+      const u32 at = first + i * blockDim.x;
+      from[i] = at < total && index ? u32(index[at]) : at;
+    }
+    SO_UNROLL
+    for (int i = 0; i < kWay; ++i) v[i] = first + i * blockDim.x < total ? values[from[i]] : T(0);
+    SO_UNROLL
+    for (int i = 0; i < kWay; ++i)
+      if (first + i * blockDim.x < total) u[first + i * blockDim.x] = v[i] * scale;
+  }
+}
+
 // Keys and coefficients beyond the count are zero.
 template <typename T> SO_DEVICE void clear(const SparseParams& p, const SparseView<T>& w, i64 thread, i64 threads) {
   const i64 count = *w.count;
@@ -258,7 +277,7 @@ sparse_wht_block(const SparseParams p) {
   const u32 rows = u32(p.groups) << p.b, total = rows * u32(p.samples);
   const T* values = static_cast<const T*>(p.values) + i64(blockIdx.x) * p.queries;
   const T scale = T(1) / T(1 << p.b);
-  for (u32 at = threadIdx.x; at < total; at += blockDim.x) w.u[at] = values[p.index ? u32(p.index[at]) : at] * scale;
+  sparse::gather(values, p.index, w.u, total, scale);
   for (int step = 0; step < p.b; step += 3) {
     __syncthreads();
     if (p.b - step >= 3) sparse::transform_pass<3>(w.u, rows, u32(p.samples), step);
