@@ -11,15 +11,15 @@ namespace {
 
 using Call = spectralops_sparse_wht_call;
 
-// ---- launch choices --------------------------------------------------------------------------------------------------
-constexpr i64 kWarpBytes = 8 * 1024;  // of a problem in shared memory, for each of its block's warps: 227 KB then hold 28 warps
+// ---- launch choices ---------------------------------------------------------------------------------------
+constexpr i64 kWarpBytes = 8 * 1024;  // of a problem in shared memory, for each warp: 227 KB then hold 28
 constexpr int kLeastWarps = 4, kMostWarps = 12;
 constexpr int kBinWarps = 8;           // of a block that goes over bins in device memory
-constexpr i64 kBlocksPerSm = 16;       // of such blocks, beyond which each takes several bins: a launch after the end is then short
+constexpr i64 kBlocksPerSm = 16;       // of them; then each takes several bins: launches after the end are short
 constexpr int kStages = 5;             // of the transform in a pass over device memory, 32 values a thread
 constexpr i64 kMostGrid = 0x7fffffff;
 constexpr i64 kFewPoints = 4096;       // of walsh_sum: a thread each would leave most of a GPU idle
-// ----------------------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------------
 
 i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 i64 smaller(i64 a, i64 b) { return a < b ? a : b; }
@@ -70,12 +70,13 @@ SparseLayout layout_of(const Call& c, i64 size, bool inside, i64 sums, i64 scrat
 }
 
 int make_plan(const Call& c, const DeviceLimits& limits, Plan* plan) {
-  const i64 size = c.dtype == SPECTRALOPS_F64 ? 8 : 4, slots = slots_of(c), scratch = scratch_words(c, size), limit = limits.shared_limit;
+  const i64 size = c.dtype == SPECTRALOPS_F64 ? 8 : 4, slots = slots_of(c), scratch = scratch_words(c, size);
+  const i64 limit = limits.shared_limit;
   const i64 most = i64(1) << 30;
   if (slots > most || c.capacity > most || c.rounds > most || samples_of(c) > most || samples_of(c) * slots > most << 25 ||
       c.problems > kMostGrid)
-    return fail(SPECTRALOPS_UNSUPPORTED, "sparse_wht_decode: no CUDA kernel for %lld bins of %lld samples and %lld problems", (long long)slots,
-                (long long)samples_of(c), (long long)c.problems);
+    return fail(SPECTRALOPS_UNSUPPORTED, "sparse_wht_decode: no CUDA kernel for %lld bins of %lld samples and %lld problems",
+                (long long)slots, (long long)samples_of(c), (long long)c.problems);
   plan->sums = 64 * (size + 4);
   // A slot takes 8 bytes of shared memory at least, so that what follows does not overflow where it matters.
   const i64 least = layout_of(c, size, true, plan->sums, scratch, kLeastWarps).bytes;
@@ -86,8 +87,8 @@ int make_plan(const Call& c, const DeviceLimits& limits, Plan* plan) {
     at = layout_of(c, size, false, 0, 0, 0);
     plan->warps = int(smaller(kBinWarps, limit / (scratch * 8)));
     if (plan->warps < 1)
-      return fail(SPECTRALOPS_UNSUPPORTED, "sparse_wht_decode: no CUDA kernel for %lld variables and %lld repeats", (long long)c.n,
-                  (long long)c.repeats);
+      return fail(SPECTRALOPS_UNSUPPORTED, "sparse_wht_decode: no CUDA kernel for %lld variables and %lld repeats",
+                  (long long)c.n, (long long)c.repeats);
     plan->u_bytes = c.problems * slots * samples_of(c) * size;
     plan->u_bytes = (plan->u_bytes + 15) / 16 * 16;
     plan->bytes = plan->u_bytes + c.problems * at.bytes;
@@ -109,13 +110,16 @@ void bind(const Call& c, Plan* plan) {
   p.values = c.values, p.index = c.index;
   p.to_bin_rows = table(c.to_bin_rows), p.to_bin_columns = table(c.to_bin_columns), p.to_key_columns = table(c.to_key_columns);
   p.base = table(c.base), p.check_columns = table(c.check_columns), p.field = c.field;
-  p.keys = reinterpret_cast<i64*>(c.keys), p.coefficients = c.coefficients, p.counts = c.counts, p.energy = c.energy, p.noise = c.noise;
+  p.keys = reinterpret_cast<i64*>(c.keys), p.coefficients = c.coefficients, p.counts = c.counts;
+  p.energy = c.energy, p.noise = c.noise;
   p.u = c.workspace;
   p.work = static_cast<unsigned char*>(c.workspace) + (plan->inside ? 0 : plan->u_bytes);
   p.queries = c.queries, p.problems = c.problems;
   p.tau_try = c.tau_try, p.tau = c.tau, p.theta = c.theta, p.given = c.noise_given;
-  p.groups = int(c.groups), p.b = int(c.b), p.n = int(c.n), p.words = int((c.n + 63) / 64), p.check_words = int((c.checks + 63) / 64);
-  p.repeats = int(c.repeats), p.checks = int(c.checks), p.samples = int(samples_of(c)), p.scheme = int(c.scheme), p.hard = c.hard != 0;
+  p.groups = int(c.groups), p.b = int(c.b), p.n = int(c.n), p.words = int((c.n + 63) / 64);
+  p.check_words = int((c.checks + 63) / 64);
+  p.repeats = int(c.repeats), p.checks = int(c.checks), p.samples = int(samples_of(c)), p.scheme = int(c.scheme);
+  p.hard = c.hard != 0;
   p.degree = int(c.degree), p.chase = int(c.chase), p.capacity = int(c.capacity), p.rounds = int(c.rounds);
 }
 
@@ -152,7 +156,8 @@ template <typename T, bool CODED> int run(const Where& where, const Plan& plan) 
   for (p.round = -1; p.round <= p.rounds && status == SPECTRALOPS_OK; ++p.round) {
     p.phase = p.round < 0 ? kSparseBegin : p.round < p.rounds ? kSparseRound : kSparseFinish;
     status = launch<sparse_wht_bins<T, CODED>>(where, bins, 32 * plan.warps, scratch, p);
-    if (status == SPECTRALOPS_OK && p.phase == kSparseRound) status = launch<sparse_wht_vote<T>>(where, bins, 32 * plan.warps, 0, p);
+    if (status == SPECTRALOPS_OK && p.phase == kSparseRound)
+      status = launch<sparse_wht_vote<T>>(where, bins, 32 * plan.warps, 0, p);
     if (status == SPECTRALOPS_OK && p.phase != kSparseFinish)
       status = launch<sparse_wht_append<T>>(where, problems, appending, plan.sums, p);
   }
@@ -162,7 +167,8 @@ template <typename T, bool CODED> int run(const Where& where, const Plan& plan) 
 template <typename T> int sum(const Where& where, const WalshSumParams& p) {
   const i64 blocks = ceil_div(p.count, kWalshThreads);
   if (p.count <= kFewPoints || blocks > kMostGrid)
-    return launch<walsh_sum_terms<T>>(where, Grid{ceil_div(p.count, kWalshPoints)}, kWalshThreads, kWalshPoints * p.words * 8 + 32 * sizeof(T), p);
+    return launch<walsh_sum_terms<T>>(where, Grid{ceil_div(p.count, kWalshPoints)}, kWalshThreads,
+                                      kWalshPoints * p.words * 8 + 32 * i64(sizeof(T)), p);
   const i64 shared = kWalshChain * (p.words * 8 + i64(sizeof(T)));
   const Grid grid{blocks};
   switch (p.words) {
@@ -199,14 +205,15 @@ int sparse_wht_decode(const spectralops_sparse_wht_call& call, int device, void*
   return wide ? run<double, false>(where, plan) : run<float, false>(where, plan);
 }
 
-int walsh_sum(const int64_t* points, const int64_t* keys, const void* values, void* y, i64 count, i64 terms, i64 words, int dtype, int device,
-              void* stream) {
+int walsh_sum(const int64_t* points, const int64_t* keys, const void* values, void* y, i64 count, i64 terms, i64 words, int dtype,
+              int device, void* stream) {
   DeviceLimits limits;
   const int status = device_limits(device, &limits);
   if (status != SPECTRALOPS_OK) return status;
   if (kWalshChain * (words + 1) * 8 > limits.shared_limit)
     return fail(SPECTRALOPS_UNSUPPORTED, "walsh_sum: no CUDA kernel for keys of %lld words", (long long)words);
-  const WalshSumParams p{reinterpret_cast<const i64*>(points), reinterpret_cast<const i64*>(keys), values, y, count, terms, words};
+  const WalshSumParams p{reinterpret_cast<const i64*>(points), reinterpret_cast<const i64*>(keys), values, y, count, terms,
+                         words};
   const Where where{device, stream};
   return dtype == SPECTRALOPS_F64 ? sum<double>(where, p) : sum<float>(where, p);
 }

@@ -1,10 +1,11 @@
-// The sparse Walsh-Hadamard decoder on a GPU (ops/sparse_wht_reference.py has the formulas): what a problem consists of, its transform, the
-// signs of a key, and what a warp does with them.
+// The sparse Walsh-Hadamard decoder on a GPU (ops/sparse_wht_reference.py has the formulas): what a problem
+// consists of, its transform, the signs of a key, and what a warp does with them.
 //
-// A slot is a bin of a group, c 2^b + j; its P samples lie next to each other, p = q (checks + 1) + i, and a warp of 32 lanes handles it, lane i
-// the samples i, i + 32, ..  A key that a slot found in a round is known by that slot until the next one: `there` has the round in which a slot
-// last found a key, so that nothing is cleared between rounds.  What is to be subtracted from a bin is a list over the slots that found it,
-// linked by exchanges in any order and read in rising order, so that sums do not depend on it.
+// A slot is a bin of a group, c 2^b + j; its P samples lie next to each other, p = q (checks + 1) + i, and a
+// warp of 32 lanes handles it, lane i the samples i, i + 32, ..  A key that a slot found in a round is known
+// by that slot until the next one: `there` has the round in which a slot last found a key, so that nothing is
+// cleared between rounds.  What is to be subtracted from a bin is a list over the slots that found it, linked
+// by exchanges in any order and read in rising order, so that sums do not depend on it.
 #pragma once
 
 #include "spectralops/bch.h"
@@ -14,7 +15,8 @@ namespace spectralops {
 
 enum { kSparseExact = 0, kSparseNso = 1, kSparseBch = 2 };
 
-// Byte offsets of the arrays of one problem, in shared memory or in the workspace; u of all problems stands apart in the workspace.
+// Byte offsets of the arrays of one problem, in shared memory or in the workspace; u of all problems stands
+// apart in the workspace.
 struct SparseLayout {
   i64 found, scratch, u, energy, rho, mean, there, place, bins, next, head, dictionary, link, state, bytes;
 };
@@ -53,7 +55,8 @@ template <typename T> struct SparseView {  // of one problem
   SparseState* state;
 };
 
-template <typename T> SO_DEVICE SparseView<T> sparse_view(const SparseParams& p, unsigned char* base, bool inside, i64 problem) {
+template <typename T>
+SO_DEVICE SparseView<T> sparse_view(const SparseParams& p, unsigned char* base, bool inside, i64 problem) {
   const SparseLayout& at = p.at;
   const i64 slots = i64(p.groups) << p.b;
   SparseView<T> w;
@@ -93,7 +96,7 @@ SO_DEVICE int parity(const i64* row, const u64* key, int words) {
   return __popcll(x) & 1;
 }
 
-// ---- transform over l, in place: 2^S rows at a time in registers; neighbouring lanes have neighbouring samples ------------------------
+// ---- transform over l, in place: 2^S rows in registers, neighbouring samples in neighbouring lanes --------
 
 template <int S, typename T> SO_DEVICE void butterflies(T (&v)[1 << S]) {
   SO_UNROLL
@@ -122,7 +125,7 @@ template <int S, typename T> SO_DEVICE void transform_pass(T* u, u32 rows, u32 s
   }
 }
 
-// ---- the signs of a key -----------------------------------------------------------------------------------------------
+// ---- the signs of a key -----------------------------------------------------------------------------------
 
 template <typename T> struct Scratch {  // of a warp
   u64* key;    // words
@@ -144,7 +147,8 @@ template <typename T> SO_DEVICE Scratch<T> scratch_of(const SparseParams& p, u64
 
 SO_DEVICE int lead_of(const SparseParams& p) { return p.scheme == kSparseExact ? p.b : 0; }
 
-// out: the sum over F_2 of the columns at the bits of `selected`, n columns of `words` words.  Lanes are parts of the columns times words.
+// out: the sum over F_2 of the columns at the bits of `selected`, n columns of `words` words.  Lanes are
+// parts of the columns times words.
 SO_DEVICE void sum_of_columns(const i64* columns, int n, int words, const u64* selected, u64* out) {
   int width = 1;
   while (width < words && width < 32) width *= 2;
@@ -201,7 +205,7 @@ SO_DEVICE int bin_of(const SparseParams& p, const u64* key, int c) {
   return int(__ballot_sync(kAll, i < p.b && parity(p.to_bin_rows + (i64(c) * p.n + i) * p.words, key, p.words)));
 }
 
-// ---- subtraction of what was found, and energy ---------------------------------------------------------------------------
+// ---- subtraction of what was found, and energy ------------------------------------------------------------
 
 template <typename T> SO_DEVICE void peel(const SparseParams& p, const SparseView<T>& w, const Scratch<T>& s, int slot) {
   const int c = slot >> p.b, none = 0x7fffffff;

@@ -1,4 +1,5 @@
-// Detection in a bin by a warp: reliabilities, the key that the signs give, and whether it explains the samples.
+// Detection in a bin by a warp: reliabilities, the key that the signs give, and whether it explains the
+// samples.
 #pragma once
 
 #include "spectralops/sparse_wht.h"
@@ -67,7 +68,7 @@ template <typename T> SO_DEVICE void signs_from(const SparseParams& p, const Scr
   __syncwarp();
 }
 
-// ---- codes ----------------------------------------------------------------------------------------------------------
+// ---- codes ------------------------------------------------------------------------------------------------
 
 SO_DEVICE BchField field_of(const SparseParams& p) {
   const int size = 1 << (p.checks / p.degree);
@@ -83,7 +84,8 @@ SO_DEVICE void power_sums(const SparseParams& p, const u64* row, int* sums) {
   }
 }
 
-// The power sums after flips at the places of `pattern`: lane e has the place of bit e, and that of row 0 flips all others.
+// The power sums after flips at the places of `pattern`: lane e has the place of bit e, and that of row 0
+// flips all others.
 SO_DEVICE void flipped_sums(const SparseParams& p, const int* sums, u32 pattern, int weak, int depth, int* out) {
   const int m = p.checks / p.degree;
   for (int d = 0; d < p.degree; ++d) out[d] = sums[d];
@@ -125,7 +127,7 @@ template <typename T> SO_DEVICE bool positions_of(const SparseParams& p, const S
   return roots == length;
 }
 
-// ---- the test of a key ----------------------------------------------------------------------------------------------
+// ---- the test of a key ------------------------------------------------------------------------------------
 
 // s.key in the bin, its signs in s.row: rho, and whether it explains the samples.
 template <typename T> SO_DEVICE bool fits(const SparseParams& p, const Scratch<T>& s, const T* u, T v, T* rho) {
@@ -141,7 +143,8 @@ template <typename T> SO_DEVICE bool fits(const SparseParams& p, const Scratch<T
 }
 
 template <typename T>
-SO_DEVICE bool positions_fit(const SparseParams& p, const Scratch<T>& s, const int* sums, int c, int bin, const T* u, T v, T* rho) {
+SO_DEVICE bool positions_fit(const SparseParams& p, const Scratch<T>& s, const int* sums, int c, int bin, const T* u, T v,
+                             T* rho) {
   if (!positions_of(p, s, sums) || bin_of(p, s.key, c) != bin) return false;
   signs_of(p, s, c);
   return fits(p, s, u, v, rho);
@@ -169,8 +172,9 @@ template <typename T> SO_DEVICE int weakest(const SparseParams& p, const Scratch
   return mine;
 }
 
-// The key that the signs give, and if there is none, of those that patterns of flips give, one pattern a lane, the key with the largest |rho|,
-// in `key`.  One loop, so that the decoding of a code is compiled once for a lane and once for a warp.
+// The key that the signs give, and if there is none, of those that patterns of flips give, one pattern a
+// lane, the key with the largest |rho|, in `key`.  One loop, so that the decoding of a code is compiled once
+// for a lane and once for a warp.
 template <typename T>
 SO_DEVICE bool coded(const SparseParams& p, const Scratch<T>& s, int c, int bin, const T* u, T v, T* rho, u64* key) {
   int sums[kBchDegree], own[kBchDegree], weak = 0, depth = 0;

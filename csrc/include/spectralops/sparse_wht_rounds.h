@@ -1,7 +1,8 @@
-// The phases of a round, and the kernels that run them: one block a problem that fits shared memory, else one launch a phase.
+// The phases of a round, and the kernels that run them: one block a problem that fits shared memory, else one
+// launch a phase.
 //
 //   bins    a warp a slot: what was found is subtracted, the energy noted, the bin tested
-//   vote    a warp a slot that found a key: its bins in all groups, who found it too, whether it is refused or known
+//   vote    a warp a slot that found a key: its bins in all groups, who else found it, is it refused or known
 //   append  a block a problem: new keys in the order of slots, lists of what to subtract, the end of the round
 #pragma once
 
@@ -11,7 +12,8 @@ namespace spectralops {
 namespace sparse {
 
 // Calls f(slot), by a whole warp, for the slots of which a lane says that they are wanted.
-template <typename W, typename F> SO_DEVICE void each_slot(const SparseParams& p, i64 block, i64 blocks, const W& wanted, const F& f) {
+template <typename W, typename F>
+SO_DEVICE void each_slot(const SparseParams& p, i64 block, i64 blocks, const W& wanted, const F& f) {
   const i64 slots = i64(p.groups) << p.b, warps = blockDim.x / 32, step = p.chunk * warps * blocks;
   for (i64 first = (block * warps + threadIdx.x / 32) * p.chunk; first < slots; first += step) {
     const i64 own = first + lane();
@@ -21,7 +23,8 @@ template <typename W, typename F> SO_DEVICE void each_slot(const SparseParams& p
 }
 
 template <bool CODED, typename T>
-SO_DEVICE void bins_phase(const SparseParams& p, const SparseView<T>& w, const Scratch<T>& s, i64 block, i64 blocks, int phase, int round) {
+SO_DEVICE void bins_phase(const SparseParams& p, const SparseView<T>& w, const Scratch<T>& s, i64 block, i64 blocks, int phase,
+                          int round) {
   const bool every = phase == kSparseBegin || (phase == kSparseRound && w.state->all);
   const T v = phase == kSparseRound ? w.noise[0] : T(0);
   each_slot(
@@ -53,7 +56,8 @@ template <typename T> SO_DEVICE int place_of(const SparseParams& p, const Sparse
   return -1;
 }
 
-template <typename T> SO_DEVICE void vote_phase(const SparseParams& p, const SparseView<T>& w, i64 block, i64 blocks, int round) {
+template <typename T>
+SO_DEVICE void vote_phase(const SparseParams& p, const SparseView<T>& w, i64 block, i64 blocks, int round) {
   const T v = w.noise[0];
   each_slot(
       p, block, blocks, [&](int slot) { return w.there[slot] == round; },
@@ -81,7 +85,7 @@ template <typename T> SO_DEVICE void vote_phase(const SparseParams& p, const Spa
       });
 }
 
-// ---- a block's sums -------------------------------------------------------------------------------------------------
+// ---- a block's sums ---------------------------------------------------------------------------------------
 
 // Two numbers at a time, in every thread; two buffers in turn take one barrier a sum.
 template <typename T> struct BlockSums {
@@ -89,7 +93,8 @@ template <typename T> struct BlockSums {
   int* counts;  // (2, 32)
   int turn, warps;
   SO_DEVICE BlockSums(unsigned char* shared)
-      : sums(reinterpret_cast<T*>(shared)), counts(reinterpret_cast<int*>(shared + 64 * sizeof(T))), turn(0), warps(int(blockDim.x / 32)) {}
+      : sums(reinterpret_cast<T*>(shared)), counts(reinterpret_cast<int*>(shared + 64 * sizeof(T))), turn(0),
+        warps(int(blockDim.x / 32)) {}
   SO_DEVICE void operator()(T* sum, int* count) {
     const T own = lanes_sum<32>(*sum);
     const int mine = lanes_sum<32>(*count);
@@ -154,7 +159,7 @@ template <typename T> SO_DEVICE T noise_of(const SparseParams& p, const T* energ
   return v;
 }
 
-// ---- the end of a round -----------------------------------------------------------------------------------------------
+// ---- the end of a round -----------------------------------------------------------------------------------
 
 template <typename T> SO_DEVICE void begin(const SparseParams& p, const SparseView<T>& w, BlockSums<T>& sums) {
   const int slots = p.groups << p.b;
@@ -187,13 +192,15 @@ template <typename T> SO_DEVICE void take(const SparseParams& p, const SparseVie
 }
 
 // A group's keys are taken in the order of its bins up to the first new one beyond the capacity.
-template <typename T> SO_DEVICE int append(const SparseParams& p, const SparseView<T>& w, int round, BlockSums<T>& sums, bool* full) {
+template <typename T>
+SO_DEVICE int append(const SparseParams& p, const SparseView<T>& w, int round, BlockSums<T>& sums, bool* full) {
   const int size = 1 << p.b;
   int base = *w.count, taken = 0;
   for (int g = 0; g < p.groups; ++g) {
     for (i64 first = 0; first < size; first += blockDim.x) {
       const i64 j = first + threadIdx.x;
-      const int slot = (g << p.b) + int(j < size ? j : 0), place = j < size && w.there[slot] == round ? w.place[slot] : -2;
+      const int slot = (g << p.b) + int(j < size ? j : 0);
+      const int place = j < size && w.there[slot] == round ? w.place[slot] : -2;
       const u32 fresh = __ballot_sync(kAll, place == -1);
       int before;
       const int total = sums.count(__popc(fresh), &before), mine = base + before + __popc(fresh & ((1u << lane()) - 1));
@@ -212,7 +219,8 @@ template <typename T> SO_DEVICE int append(const SparseParams& p, const SparseVi
   return taken;
 }
 
-template <typename T> SO_DEVICE void append_phase(const SparseParams& p, const SparseView<T>& w, int round, BlockSums<T>& sums) {
+template <typename T>
+SO_DEVICE void append_phase(const SparseParams& p, const SparseView<T>& w, int round, BlockSums<T>& sums) {
   SparseState state = *w.state;
   const T v = w.noise[0];
   bool full = false;
@@ -236,7 +244,8 @@ template <typename T> SO_DEVICE void append_phase(const SparseParams& p, const S
   }
 }
 
-// The samples of a problem, scaled, eight of them on their way at a time: each is two reads of device memory, one after the other.
+// The samples of a problem, scaled, eight of them on their way at a time: each is two reads of device memory,
+// one after the other.
 template <typename T> SO_DEVICE void gather(const T* values, const int* index, T* u, u32 total, T scale) {
   constexpr int kWay = 8;
   for (u32 first = threadIdx.x; first < total; first += kWay * blockDim.x) {
@@ -264,7 +273,7 @@ template <typename T> SO_DEVICE void clear(const SparseParams& p, const SparseVi
 
 }  // namespace sparse
 
-// ---- kernels --------------------------------------------------------------------------------------------------------
+// ---- kernels ----------------------------------------------------------------------------------------------
 
 // CODED: the scheme is bch, whose decoding takes registers that the others do without.
 template <typename T, bool CODED>
@@ -272,7 +281,8 @@ SO_KERNEL(384, CODED || sizeof(T) == 8 ? 1 : 2)
 sparse_wht_block(const SparseParams p) {
   unsigned char* shared = dynamic_shared<unsigned char>();
   const SparseView<T> w = sparse_view<T>(p, shared, true, blockIdx.x);
-  const sparse::Scratch<T> s = sparse::scratch_of<T>(p, reinterpret_cast<u64*>(shared + p.at.scratch) + (threadIdx.x / 32) * p.scratch);
+  u64* scratch = reinterpret_cast<u64*>(shared + p.at.scratch);
+  const sparse::Scratch<T> s = sparse::scratch_of<T>(p, scratch + (threadIdx.x / 32) * p.scratch);
   sparse::BlockSums<T> sums(shared);
   const u32 rows = u32(p.groups) << p.b, total = rows * u32(p.samples);
   const T* values = static_cast<const T*>(p.values) + i64(blockIdx.x) * p.queries;
@@ -285,7 +295,8 @@ sparse_wht_block(const SparseParams p) {
     else sparse::transform_pass<1>(w.u, rows, u32(p.samples), step);
   }
   __syncthreads();
-  // One place for each phase, so that each is compiled once: round -1 begins, round `rounds` or the one after the end finishes.
+  // One place for each phase, so that each is compiled once: round -1 begins, round `rounds` or the one after
+  // the end finishes.
   for (int round = -1, phase = kSparseBegin; phase != kSparseFinish; ++round) {
     if (round >= 0) phase = round == p.rounds || w.state->done ? kSparseFinish : kSparseRound;
     sparse::bins_phase<CODED>(p, w, s, 0, 1, phase, round);

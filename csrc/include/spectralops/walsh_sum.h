@@ -1,8 +1,9 @@
 // y[m] = sum_k values[k] (-1)^<points[m], keys[k]> on a GPU.
 //
-// Many points: a thread a point, its words in registers, keys in tiles of shared memory that all threads read at once.  Few points: a block
-// takes four of them and its threads the terms in turn, so that a key is read once for four points.  In both, partial sums of 32 terms are
-// added to a total, in an order that the sizes alone set.
+// Many points: a thread a point, its words in registers, keys in tiles of shared memory that all threads read
+// at once.  Few points: a block takes four of them and its threads the terms in turn, so that a key is read
+// once for four points.  In both, partial sums of 32 terms are added to a total, in an order that the sizes
+// alone set.
 #pragma once
 
 #include "spectralops/reduce.h"
