@@ -1,7 +1,7 @@
 """How often a sparse Walsh-Hadamard spectrum is found: `python -m bench.sparse_recovery [--seeds 100]`, some minutes on a CPU.
 
-Each line: of so many decodes, how many gave the very support, how many failed and said so (`unresolved` is not empty), how many failed
-without saying so, and how many keys were given that are none.
+Each line: of so many decodes, how many gave the very support, how many failed and said so (`unresolved` is not empty),
+how many failed without saying so, and how many keys were given that are none.
 """
 
 import argparse
@@ -28,19 +28,22 @@ def draw(n: int, count: int, generator: torch.Generator, degree: int | None, sig
     return keys, values.sign() if signs else values.sign() * (1 + values.abs())
 
 
-def run(name: str, decodes: int, n: int, count: int, sigma: float = 0.0, signs: bool = False, noise_std="auto", **arguments) -> None:
+def run(
+    name: str, decodes: int, n: int, count: int, sigma: float = 0.0, signs: bool = False, noise_std="auto", **arguments
+) -> None:
     exact = said = silent = false = done = 0
     begin = time.perf_counter()
     for seed in range(-(-decodes // FUNCTIONS)):
         generator = torch.Generator().manual_seed(seed)
         plan = so.SparseWHTPlan(n, max(count, 1), seed=seed, **arguments)
-        points = plan.queries().double()
+        points = plan.queries().float()
         truths, rows = [], []
         for _ in range(min(FUNCTIONS, decodes - done)):
             keys, values = draw(n, count, generator, arguments.get("degree"), signs)
             noise = sigma * torch.randn(len(points), generator=generator, dtype=torch.float64)
             truths.append({tuple(k) for k in keys.to(torch.uint8).tolist()})
-            rows.append((1 - 2 * (points @ keys.T).remainder_(2)) @ values + noise)
+            odd = torch.cat([(part @ keys.float().T).remainder_(2).double() @ values for part in points.split(4096)])
+            rows.append(values.sum() - 2 * odd + noise)
         for truth, spectrum in zip(truths, plan.decode(torch.stack(rows), noise_std)):
             got = {tuple(k) for k in spectrum.bits().tolist()}
             false += len(got - truth)
@@ -77,7 +80,8 @@ def main() -> None:
     for scheme in (dict(offsets="exact"), dict(offsets="nso", repeats=3), dict(offsets="nso", repeats=3, majority="hard"), coded):
         what = ", ".join(map(str, scheme.values()))
         for noise_std in ("auto", 1.0):
-            run(f"noise alone, {what}, n = 30, B = 32, noise_std = {noise_std}", 10 * seeds, 30, 0, 1.0, noise_std=noise_std, b=5, **scheme)
+            name = f"noise alone, {what}, n = 30, B = 32, noise_std = {noise_std}"
+            run(name, 10 * seeds, 30, 0, 1.0, noise_std=noise_std, b=5, **scheme)
         for sigma in (0.3, 3.0):
             run(f"{what}, n = 30, K = 10, +-1, sigma = {sigma}", 10 * seeds, 30, 10, sigma, True, **scheme)
 

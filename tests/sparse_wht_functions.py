@@ -1,10 +1,10 @@
-"""Functions with few Walsh-Hadamard coefficients, by matrices of bits in float64: nothing of the package's packing or parities is used."""
+"""Functions with few Walsh-Hadamard coefficients, by matrices of bits in float64, without the package's packing or parities."""
 
 import torch
 
 
 def draw(n, count, seed=0, degree=None):
-    """`count` distinct keys (count, n) uint8, of at most `degree` ones if given, and values of magnitude 1 and more (count,) float64."""
+    """Distinct keys (count, n) uint8, of at most `degree` ones if given, and values (count,) float64 of magnitude 1 and more."""
     g = torch.Generator().manual_seed(seed)
     keys = {}
     while len(keys) < count:

@@ -361,6 +361,7 @@ def test_the_command_writes_the_report(tmp_path):
     result = json.loads((tmp_path / "report.json").read_text())
     assert [n["name"] for n in result["networks"]] == ["rational", "hadamard", *KANS, "s4d-ecg", "s4d-digits", "fno-burgers", "gfnet-digits"]
     assert [p["name"] for p in result["pictures"]] == ["fkan", "sl2a"] and all(p["fit"]["green"] for p in result["pictures"])
+    assert [s["name"] for s in result["spectra"]] == ["boosted-trees", "noisy-cut"] and all(s["green"] for s in result["spectra"])
     assert all(p["times"][mode]["bytes"] for p in result["pictures"] for mode in p["times"])
     assert all(n["proof"]["green"] and set(n["times"]) & {"default", "cuda"} for n in result["networks"])
     assert (

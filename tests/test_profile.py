@@ -70,7 +70,8 @@ def test_peak_memory_counts_what_is_held_at_once():
 
 def test_registry():
     ops = {"rational", "hadamard_transform", "hadamard_quantize", "srht", "kan_linear", "fft_conv", "snake", "sine", "poly_norm", "wavelet_linear",
-           "spectral_filter", "spectral_conv", "spectral_mlp", "fourier_mix", "istft_head", "fourier_linear"}  # fmt: skip
+           "spectral_filter", "spectral_conv", "spectral_mlp", "fourier_mix", "istft_head", "fourier_linear",
+           "sparse_wht", "sparse_wht_decode", "sparse_wht_queries"}  # fmt: skip
     assert {c.op for c in CASES} == ops
     assert {c.name.split(",")[0] for c in find(["kan"], "cpu", "50/3")} == {"kan B-spline 50/3"}
     with pytest.raises(ValueError, match="no case of kan on cpu has 'nothing'"):

@@ -1,4 +1,4 @@
-"""`SparseWHTPlan`: its points, their numbering, growth, saving and bad input, against brute force in Python integers and numpy."""
+"""`SparseWHTPlan`: points, numbering, growth, saving and bad input, against brute force in Python integers and numpy."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def samples(plan):
 
 
 def check_numbering(plan):
-    """Every sample is given the query at its point, no point is asked twice, and queries are in the order of their first samples."""
+    """Every sample is given the query at its point, no point is asked twice, queries come in the order of their samples."""
     points = samples(plan)
     asked = [whole(row) for row in plan.queries(format="packed").tolist()]
     assert len(asked) == plan.num_queries == len(set(points))
@@ -59,10 +59,12 @@ def check_numbering(plan):
 
 
 CASES = [
-    dict(n=1, k=1), dict(n=1, k=2, offsets="nso"), dict(n=5, k=8, offsets="nso", repeats=4), dict(n=6, k=64), dict(n=7, k=128, offsets="nso"),
+    dict(n=1, k=1), dict(n=1, k=2, offsets="nso"), dict(n=5, k=8, offsets="nso", repeats=4), dict(n=6, k=64),
+    dict(n=7, k=128, offsets="nso"),
     dict(n=8, k=3, b=0), dict(n=8, k=20, offsets="bch", degree=3, repeats=2), dict(n=9, k=16, b=8, groups=5), dict(n=10, k=30),
     dict(n=11, k=20, offsets="nso", repeats=3), dict(n=12, k=1000, b=11, groups=2), dict(n=30, k=20, groups=1), dict(n=63, k=10),
-    dict(n=64, k=10), dict(n=65, k=10), dict(n=65, k=4, offsets="nso", repeats=2), dict(n=128, k=6), dict(n=130, k=5, offsets="nso"),
+    dict(n=64, k=10), dict(n=65, k=10), dict(n=65, k=4, offsets="nso", repeats=2), dict(n=128, k=6),
+    dict(n=130, k=5, offsets="nso"),
     dict(n=130, k=5, offsets="bch", degree=3, repeats=2), dict(n=200, k=3, b=2, seed=-7),
 ]  # fmt: skip
 
@@ -85,7 +87,8 @@ def test_small_plans_ask_no_point_twice(data):
     if "degree" in scheme:
         scheme["degree"] = min(n, scheme["degree"])
     b = data.draw(st.integers(0, min(n, 6)), "b")
-    plan = so.SparseWHTPlan(n, 1, b=b, groups=data.draw(st.integers(1, 4), "groups"), seed=data.draw(st.integers(-(2**70), 2**70)), **scheme)
+    count, seed = data.draw(st.integers(1, 4), "groups"), data.draw(st.integers(-(2**70), 2**70), "seed")
+    plan = so.SparseWHTPlan(n, 1, b=b, groups=count, seed=seed, **scheme)
     check_numbering(plan.grow(data.draw(st.integers(b, min(n, 6)), "grown")))
 
 
@@ -112,7 +115,7 @@ def test_digests_are_linear_and_tell_points_apart():
     assert pairs.unique().numel() == 1000 * 999 // 2
 
 
-# ---- the transform of the samples -------------------------------------------------------------------------------------
+# ---- the transform of the samples ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
@@ -170,11 +173,12 @@ def test_keys_share_a_bin_as_rarely_as_random_ones(n):
         assert 0.5 < count / (pairs * sizes[kind]) * 2**b < 1.15, kind  # of one matrix they are dependent; 120 matrices
 
 
-# ---- queries ------------------------------------------------------------------------------------------------------------
+# ---- queries -------------------------------------------------------------------------------------------------------
 
 
 def test_queries_agree_in_every_form():
-    for arguments in (dict(n=12, k=9), dict(n=65, k=2, offsets="nso"), dict(n=130, k=1, repeats=2), dict(n=100, k=1, offsets="bch", degree=2)):
+    coded = dict(n=100, k=1, offsets="bch", degree=2)
+    for arguments in (dict(n=12, k=9), dict(n=65, k=2, offsets="nso"), dict(n=130, k=1, repeats=2), coded):
         for plan in (so.SparseWHTPlan(**arguments), so.SparseWHTPlan(**arguments).grow()):
             points, packed = plan.queries(), plan.queries(format="packed")
             assert points.shape == (plan.num_queries, plan.n) and points.dtype == torch.uint8 and points.is_contiguous()
@@ -199,7 +203,7 @@ def test_many_queries_are_quick():
     assert points.shape[0] > 370_000 and min(times) < 1.0  # 0.1 s on a quiet core
 
 
-# ---- growth -------------------------------------------------------------------------------------------------------------
+# ---- growth --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
@@ -232,7 +236,7 @@ def test_a_grown_plan_saves_and_is_another_than_a_new_one(tmp_path):
     assert order[0] == order[1]
 
 
-# ---- another process ------------------------------------------------------------------------------------------------------
+# ---- another process -----------------------------------------------------------------------------------------------
 
 PINNED = {
     "n=40, k=5": "a8cea33e91dce51e",
@@ -263,7 +267,8 @@ def test_values_are_decoded_in_another_process(tmp_path):
         "print(hashlib.sha256(plan.queries().numpy().tobytes()).hexdigest()[:16], sorted(map(tuple, s.bits().tolist())))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "17", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120, env=environment)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.stdout.strip() == f"{hash_of(plan)} {sorted(map(tuple, keys.tolist()))}", done.stderr
 
 
@@ -273,7 +278,8 @@ def test_plans_pickle_and_save(tmp_path, scheme):
     path = tmp_path / "plan"
     plan.save(path)
     assert path.stat().st_size < 500
-    for again in (pickle.loads(pickle.dumps(plan)), so.SparseWHTPlan.load(path), so.SparseWHTPlan.load(str(path)), plan.to("cpu")):
+    loaded = so.SparseWHTPlan.load(path), so.SparseWHTPlan.load(str(path))
+    for again in (pickle.loads(pickle.dumps(plan)), *loaded, plan.to("cpu")):
         assert again == plan and repr(again) == repr(plan) and torch.equal(again.queries(), plan.queries())
         assert again._call(0.5) == plan._call(0.5)
     for same in (plan, plan.grow(5)):
@@ -286,9 +292,11 @@ def test_files_of_others_are_refused(tmp_path):
     so.SparseWHTPlan(10, 2).save(path)
     state = json.loads(path.read_text())
     wrong = [
-        (json.dumps({**state, "version": 2}), "another version"), (json.dumps({**state, "format": "other"}), "not a saved SparseWHTPlan"),
+        (json.dumps({**state, "version": 2}), "another version"),
+        (json.dumps({**state, "format": "other"}), "not a saved SparseWHTPlan"),
         ("{}", "not a saved"), ("[1]", "not a saved"), ("", "not a saved"), ("n = 3", "not a saved"), ("3", "not a saved"),
-        (json.dumps({"format": FORMAT, "version": 1}), "missing"), (json.dumps({**state, "more": 1}), "more missing or not known"),
+        (json.dumps({"format": FORMAT, "version": 1}), "missing"),
+        (json.dumps({**state, "more": 1}), "more missing or not known"),
         (json.dumps({**state, "n": -3}), "n must be"), (json.dumps({**state, "b": 99}), "b must be"),
     ]  # fmt: skip
     for text, message in wrong:
@@ -302,24 +310,30 @@ def test_files_of_others_are_refused(tmp_path):
         so.SparseWHTPlan.load(tmp_path / "none")
 
 
-# ---- bad input --------------------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("error", "message", "arguments"),
     [
-        (TypeError, "n must be an int", dict(n=3.0)), (TypeError, "n must be an int", dict(n=True)), (ValueError, "n must be at least 1", dict(n=0)),
+        (TypeError, "n must be an int", dict(n=3.0)), (TypeError, "n must be an int", dict(n=True)),
+        (ValueError, "n must be at least 1", dict(n=0)),
         (ValueError, "n must be at least 1 and at most 4096", dict(n=5000)), (TypeError, "k must be an int", dict(k="3")),
         (ValueError, "k must be at least 1", dict(k=0)), (ValueError, "k is too large for n", dict(n=3, k=9)),
-        (ValueError, "groups must be", dict(groups=0)), (ValueError, "groups must be", dict(groups=17)), (TypeError, "groups", dict(groups=None)),
-        (ValueError, "offsets must be one of 'exact', 'nso', 'bch'", dict(offsets="random")), (ValueError, "repeats must be", dict(repeats=0)),
+        (ValueError, "groups must be", dict(groups=0)), (ValueError, "groups must be", dict(groups=17)),
+        (TypeError, "groups", dict(groups=None)),
+        (ValueError, "offsets must be one of 'exact', 'nso', 'bch'", dict(offsets="random")),
+        (ValueError, "repeats must be", dict(repeats=0)),
         (ValueError, "repeats must be", dict(repeats=1001)), (ValueError, "degree is needed", dict(offsets="bch")),
-        (ValueError, "degree must be at least 1", dict(offsets="bch", degree=0)), (ValueError, "at most 16", dict(offsets="bch", degree=17)),
+        (ValueError, "degree must be at least 1", dict(offsets="bch", degree=0)),
+        (ValueError, "at most 16", dict(offsets="bch", degree=17)),
         (ValueError, "degree belongs to", dict(degree=3)), (TypeError, "degree must be an int", dict(offsets="bch", degree=2.5)),
         (ValueError, "b must be at least 0", dict(b=-1)), (ValueError, "b must be at least 0 and at most 20", dict(b=21)),
-        (ValueError, "b must be at least 0 and at most 30", dict(n=100, b=31)), (ValueError, "k = 1180", dict(n=100, k=10995 << 30)),
+        (ValueError, "b must be at least 0 and at most 30", dict(n=100, b=31)),
+        (ValueError, "k = 1180", dict(n=100, k=10995 << 30)),
         (TypeError, "b must be an int", dict(b=1.0)), (ValueError, "majority must be", dict(majority="both")),
-        (ValueError, "chase must be", dict(chase=17)), (ValueError, "chase must be", dict(chase=-1)), (TypeError, "seed", dict(seed=None)),
+        (ValueError, "chase must be", dict(chase=17)), (ValueError, "chase must be", dict(chase=-1)),
+        (TypeError, "seed", dict(seed=None)),
         (ValueError, "q must be one of 2", dict(q=3)), (ValueError, "device must be", dict(device="gpu7")),
         (TypeError, "device must be", dict(device=[1])), (ValueError, "samples, more than 2147483647", dict(n=1000, b=22)),
     ],
@@ -332,10 +346,13 @@ def test_bad_arguments(error, message, arguments):
 def test_bad_requests_for_queries_and_growth():
     plan = so.SparseWHTPlan(10, 2)
     for call, error, message in (
-        (lambda: plan.queries(0), ValueError, "chunk must be at least 1"), (lambda: plan.queries(2.0), TypeError, "chunk must be an int"),
+        (lambda: plan.queries(0), ValueError, "chunk must be at least 1"),
+        (lambda: plan.queries(2.0), TypeError, "chunk must be an int"),
         (lambda: plan.queries(format="float"), ValueError, "format must be one of 'bits', 'packed'"),
-        (lambda: plan.queries(start=-1), ValueError, "start must be in"), (lambda: plan.queries(start=plan.num_queries + 1), ValueError, "start must"),
-        (lambda: plan.queries(start="0"), TypeError, "start must be an int"), (lambda: plan.grow(1), ValueError, "b must be at least 2 and at most 10"),
+        (lambda: plan.queries(start=-1), ValueError, "start must be in"),
+        (lambda: plan.queries(start=plan.num_queries + 1), ValueError, "start must"),
+        (lambda: plan.queries(start="0"), TypeError, "start must be an int"),
+        (lambda: plan.grow(1), ValueError, "b must be at least 2 and at most 10"),
         (lambda: plan.grow(11), ValueError, "b must be"), (lambda: plan.grow(2.0), TypeError, "b must be an int"),
     ):  # fmt: skip
         with pytest.raises(error, match=message):
@@ -353,7 +370,8 @@ def test_bad_values():
         (good.to(torch.complex64), TypeError, "values must have dtype"), (good.to_sparse(), TypeError, "dense"),
         (good[1:], ValueError, "values must have shape"), (good[None, None], ValueError, "values must have shape"),
         (good[:, None], ValueError, "values must have shape"), (torch.tensor(0.0), ValueError, "values must have shape"),
-        (torch.cat([good, good]), ValueError, "values must have shape"), (good.to("meta"), ValueError, "values are on meta but the plan is on cpu"),
+        (torch.cat([good, good]), ValueError, "values must have shape"),
+        (good.to("meta"), ValueError, "values are on meta but the plan is on cpu"),
     ):  # fmt: skip
         with pytest.raises(error, match=message):
             plan.decode(values)
@@ -366,7 +384,7 @@ def test_bad_values():
     for noise in (-1.0, float("nan"), float("inf"), "none", None, True, torch.tensor(1.0), np.ones(3)):
         with pytest.raises(ValueError, match='noise_std must be "auto" or a number of at least 0'):
             plan.decode(good, noise)
-    with pytest.raises(ValueError, match="backend must be|unknown backend|backend"):
+    with pytest.raises(ValueError, match="backend must be"):
         plan.decode(good, backend="gpu")
 
 
@@ -385,7 +403,8 @@ def test_values_of_every_type_and_layout():
     kept = columns.clone()
     assert [found(s) for s in plan.decode(columns.T)] == [found(plan.decode(y)), found(plan.decode(3 * y))]
     assert torch.equal(columns, kept)
-    assert plan.decode(torch.zeros(0, plan.num_queries)) == [] and plan.decode(torch.zeros(0, plan.num_queries), 1.0, backend="reference") == []
+    for backend in (None, "reference"):
+        assert plan.decode(torch.zeros(0, plan.num_queries), backend=backend) == []
     large = plan.decode(torch.full((plan.num_queries,), 6e4, dtype=torch.float16))  # whose sum overflows
     assert list(found(large).values()) == [torch.tensor(6e4, dtype=torch.float16).item()]
 
@@ -398,5 +417,6 @@ def test_what_a_decoder_is_told():
     samples = 3 * 21
     call = plan._call(0.5)
     assert call.noise == 0.25 / 8 and plan._call("auto").noise < 0 and plan._call("auto")._replace(noise=call.noise) == call
-    assert call.tau * samples == pytest.approx(chi2.isf(1e-4 / 24, samples)) and call.tau_try * samples == pytest.approx(chi2.isf(1e-2, samples))
+    assert call.tau * samples == pytest.approx(chi2.isf(1e-4 / 24, samples))
+    assert call.tau_try * samples == pytest.approx(chi2.isf(1e-2, samples))
     assert repr(plan) == "SparseWHTPlan(n=20, k=4, offsets='nso', repeats=3, b=3)"

@@ -4,9 +4,9 @@
 #include "cpu/parallel.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <string.h>
+#include <type_traits>
 
 namespace spectralops {
 namespace cpu {
@@ -73,6 +73,15 @@ i64 plan_of(const Call& c, int threads, Plan& p) {
   return p.problems * p.problem_bytes + p.threads * p.scratch_bytes + kLine;
 }
 
+// The sum of those that are at most `limit`, pairwise; how many they are is added to *count.
+template <typename C> double sum_below(const C* x, i64 n, C limit, i64* count) {
+  if (n > 32) return sum_below(x, n / 2, limit, count) + sum_below(x + n / 2, n - n / 2, limit, count);
+  double sum = 0;
+  for (i64 i = 0; i < n; ++i)
+    if (x[i] <= limit) sum += double(x[i]), ++*count;
+  return sum;
+}
+
 // As torch.maximum: NaN where one is.
 template <typename C> C larger(C a, C b) { return a >= b || a != a ? a : b; }
 
@@ -83,14 +92,14 @@ template <typename C> struct Decode {
   State s;
   const i64 row;
   const int threads, first_slot;
-  C* const energy;
-  C *const rho, *const mean;
+  C *const energy, *const mean;
   i64 listed = 0, count = 0;
   bool full = false;
 
   Decode(const Plan& plan, State state, i64 problem, int slot)
-      : p(plan), c(*plan.call), s(state), row(problem), threads(plan.across ? 1 : plan.threads), first_slot(plan.across ? slot : 0),
-        energy(static_cast<C*>(c.energy) + problem * p.total), rho(static_cast<C*>(s.rho)), mean(static_cast<C*>(s.mean)) {
+      : p(plan), c(*plan.call), s(state), row(problem), threads(plan.across ? 1 : plan.threads),
+        first_slot(plan.across ? slot : 0), energy(static_cast<C*>(c.energy) + problem * p.total),
+        mean(static_cast<C*>(s.mean)) {
     s.values = static_cast<const C*>(c.values) + problem * c.queries, s.energy = energy;
   }
 
@@ -124,10 +133,8 @@ template <typename C> struct Decode {
     i64 before = -1;
     for (int pass = 0; pass < 64; ++pass) {
       const C limit = C(c.tau) * v;
-      double sum = 0;
       i64 below = 0;
-      for (i64 i = 0; i < p.total; ++i)
-        if (energy[i] <= limit) sum += double(energy[i]), ++below;
+      const double sum = sum_below(energy, p.total, limit, &below);
       if (below == before) break;
       before = below;
       if (below) v = larger(C(sum / double(below)), floor);
@@ -135,7 +142,7 @@ template <typename C> struct Decode {
     return v;
   }
 
-  // The number of a key among those known, or -1 after it became the next one; capacity: *full.
+  // The number of a key among those known, as which it is noted; -1 where it is new and there is no room.
   i64 number_of(const int64_t* key) {
     u64 h = 0;
     for (i64 w = 0; w < p.words; ++w) h = (h ^ u64(key[w])) * 0x9E3779B97F4A7C15ull, h ^= h >> 29;
@@ -174,11 +181,15 @@ template <typename C> struct Decode {
   }
   // Detection, what the groups agree on, and its subtraction: the list becomes that of the bins that changed.
   void round() {
-    each(listed, p.samples, [&](i64 begin, i64 end, int slot) { SO_CPU_CALL(sparse_wht_detect)(p, s, begin, end, slot); });
+    each(listed, p.samples, [&](i64 begin, i64 end, int slot) {
+      SO_CPU_CALL(sparse_wht_detect)(p, s, begin, end, slot);
+    });
     i64 candidates = 0;
     for (i64 i = 0; i < listed; ++i)
       if (s.found[s.list[i]]) s.candidates[candidates++] = s.list[i];
-    each(candidates, p.words * c.b * c.groups + 8, [&](i64 begin, i64 end, int) { SO_CPU_CALL(sparse_wht_match)(p, s, begin, end); });
+    each(candidates, p.words * c.b * c.groups + 8, [&](i64 begin, i64 end, int) {
+      SO_CPU_CALL(sparse_wht_match)(p, s, begin, end);
+    });
     take(candidates);
     for (i64 i = 0; i < candidates; ++i) s.found[s.candidates[i]] = 0;
     listed = 0;

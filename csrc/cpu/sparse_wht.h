@@ -1,10 +1,11 @@
-// The sparse Walsh-Hadamard transform's decoder and walsh_sum on a CPU; validated by csrc/capi/sparse_wht.cpp.  Formulas:
-// ops/sparse_wht_reference.py.  sparse_wht.cpp has the rounds, sparse_wht_isa.cpp the steps of a round, once for each instruction set.
+// The sparse Walsh-Hadamard transform's decoder and walsh_sum on a CPU; validated by csrc/capi/sparse_wht.cpp.
+// Formulas: ops/sparse_wht_reference.py.  sparse_wht.cpp has the rounds, sparse_wht_isa.cpp the steps of a round, once
+// for each instruction set.
 //
-// The samples of a group are (B, P), offsets fastest, so that lanes are offsets: the transform adds whole rows, a test is a sum over
-// one row, and the signs of a key are a string of P bits that flip the signs of a row's lanes.  Rows are padded with zeros to lines.
-// Sums run over the lanes of a line whatever the vector's width.  Of a problem, bins are independent in detection, and rows in the
-// peeling, where each task takes the keys in the order found: no sum depends on the threads.
+// The samples of a group are (B, P), offsets fastest, so that lanes are offsets: the transform adds whole rows, a test
+// is a sum over one row, and the signs of a key are a string of P bits that flip the signs of a row's lanes.  Rows are
+// padded with zeros to lines, and sums run over the lanes of a line, whatever the vector's width.  Bins are independent
+// in detection, and in the peeling, where each takes its keys in the order found: no sum depends on the threads.
 #pragma once
 
 #include "capi/spectralops.h"
@@ -16,7 +17,8 @@ namespace cpu {
 
 i64 sparse_wht_workspace(const spectralops_sparse_wht_call& call, int threads);
 int sparse_wht_decode(const spectralops_sparse_wht_call& call, int threads);
-int walsh_sum(const int64_t* points, const int64_t* keys, const void* values, void* y, i64 count, i64 terms, i64 words, int dtype, int threads);
+int walsh_sum(const int64_t* points, const int64_t* keys, const void* values, void* y, i64 count, i64 terms, i64 words, int dtype,
+              int threads);
 
 constexpr i64 kLine = 64;
 

@@ -8,14 +8,14 @@ namespace cpu {
 namespace SO_CPU_ISA {
 namespace {
 
-constexpr i64 kSignatureWords = 5;  // of a BCH code's checks and row 0
+constexpr i64 kSignatureWords = 5;  // the bits of a BCH code's checks, 16 x 16 at most, and of row 0
 
 template <typename C> struct Steps {
   const SparseWhtPlan& p;
   const SparseWhtState& s;
   const spectralops_sparse_wht_call& c;
   const Span<C> span, row_span;  // of a bin's samples, and of those at one base
-  C* const levels;                               // (rows): L
+  C* const levels;               // (rows): L
   u64 *const signature, *const signs, *const key, *const sums;  // (rows), (P), (n), (n) bits
   const C v;
 
@@ -24,7 +24,9 @@ template <typename C> struct Steps {
         signature(scratch<u64>(slot, plan.signature)), signs(scratch<u64>(slot, plan.signs)), key(scratch<u64>(slot, plan.key)),
         sums(key + plan.words), v(C(state.v)) {}
 
-  template <typename T> T* scratch(int slot, i64 at) const { return reinterpret_cast<T*>(s.scratch + slot * p.scratch_bytes + at); }
+  template <typename T> T* scratch(int slot, i64 at) const {
+    return reinterpret_cast<T*>(s.scratch + slot * p.scratch_bytes + at);
+  }
   C* samples(i64 bin) const { return static_cast<C*>(s.u) + bin * p.pitch; }
   static vec<C> get(const C* u, i64 line, int part) { return load<C>(u + line * line_lanes<C> + part * lanes<C>); }
   const u64* table(const int64_t* map, i64 group) const { return reinterpret_cast<const u64*>(map) + group * c.n * p.words; }
@@ -72,6 +74,12 @@ template <typename C> struct Steps {
     for (i64 i = 0; i < p.rows; i += lanes<C>) signature[i >> 6] |= u64(negatives<C>(load<C>(levels + i))) << (i & 63);
     signature[p.rows / 64] &= (1ull << (p.rows & 63)) - 1;
   }
+  // sum_i of the samples at one base, with the signs of the signature.
+  C base_sum(const C* base) const {
+    return sum(row_span, [&](i64 line, int part) {
+      return flip<C>(get(base, line, part), bits_of<C>(signature, line, part));
+    });
+  }
   void find_levels(const C* u) const {
     const auto sign = [](auto x) { return x < decltype(x){} ? decltype(x){} - C(1) : decltype(x){} + C(1); };
     for (i64 i = 0; i < p.rows; i += lanes<C>) {
@@ -88,8 +96,7 @@ template <typename C> struct Steps {
     read_signature();
     if (c.hard || c.repeats == 1) return;
     for (const C* base = u; base < u + p.samples; base += p.rows) {
-      const vec<C> weight = splat<C>(
-          sum(row_span, [&](i64 line, int part) { return flip<C>(get(base, line, part), bits_of<C>(signature, line, part)); }));
+      const vec<C> weight = splat<C>(base_sum(base));
       for (i64 i = 0; i < p.rows; i += lanes<C>) {
         const vec<C> term = weight * load<C>(base + i);
         store(levels + i, base == u ? term : load<C>(levels + i) + term);
@@ -154,7 +161,9 @@ template <typename C> struct Steps {
     return q && parity(reinterpret_cast<const u64*>(c.base) + (group * c.repeats + q) * p.words, k, p.words);
   }
   C correlation(const C* u) const {
-    return mean(sum(span, [&](i64 line, int part) { return flip<C>(get(u, line, part), bits_of<C>(signs, line, part)); }));
+    return mean(sum(span, [&](i64 line, int part) {
+      return flip<C>(get(u, line, part), bits_of<C>(signs, line, part));
+    }));
   }
   C left_by(const C* u, C rho) const {
     const vec<C> all = splat<C>(rho);
@@ -168,14 +177,12 @@ template <typename C> struct Steps {
     *rho = correlation(u);
     return C(p.samples) * (*rho * *rho) >= C(c.theta) * v && left_by(u, *rho) <= C(c.tau) * v;
   }
-  // Whether a key with this signature can pass step 5 with |rho| > best: no signs of the bases fit better than those that make each
-  // base's sum positive.  With an eighth to spare for rounding; one base has no choice and the same sums.
+  // Whether a key with this signature can pass step 5 with |rho| > best, asked before the key is looked for: no signs
+  // of the bases fit better than those that make each base's sum positive.  An eighth is left for rounding; a single
+  // base has the same sums as `fits`, or their opposites.
   bool can_fit(const C* u, C best) const {
     const C slack = C(c.repeats == 1 ? 0 : 0.125);
-    spread_signs([&](i64 q) {
-      const C* const base = u + q * p.rows;
-      return sum(row_span, [&](i64 line, int part) { return flip<C>(get(base, line, part), bits_of<C>(signature, line, part)); }) < 0;
-    });
+    spread_signs([&](i64 q) { return base_sum(u + q * p.rows) < 0; });
     const C rho = absolute_of(correlation(u));
     return rho * (1 + slack / 128) > best && C(p.samples) * (rho * rho) * (1 + slack) >= C(c.theta) * v &&
            left_by(u, rho) <= C(c.tau) * v * (1 + slack);
@@ -266,9 +273,10 @@ template <typename C> struct Steps {
     i64 words = p.words, shift = -1;
     if (c.scheme != SPECTRALOPS_NSO) {
       const bool exact = c.scheme == SPECTRALOPS_EXACT;
+      const u64* const checks = reinterpret_cast<const u64*>(c.check_columns);
       words = exact ? p.words : (c.checks + 63) / 64;
       for (i64 w = 0; w < words; ++w) sums[w] = 0;
-      add_columns(sums, words, exact ? table(c.to_bin_columns, group) : reinterpret_cast<const u64*>(c.check_columns), k, p.words, 0);
+      add_columns(sums, words, exact ? table(c.to_bin_columns, group) : checks, k, p.words, 0);
       from = sums, shift = exact ? c.b - 1 : -1;
     }
     for (i64 w = 0; w <= p.rows / 64; ++w) signature[w] = word_at(from, words, 64 * w + shift);

@@ -134,7 +134,8 @@ def _facts(device: torch.device) -> dict:
         "python": platform.python_version(),
     }
     found = {**versions(*packages), "torch": torch.__version__}
-    return {"machine": machine, "versions": found, "commit": _commit(), "note": _busy(), "networks": [], "pictures": [], "spectra": []}
+    parts = {"networks": [], "pictures": [], "spectra": []}
+    return {"machine": machine, "versions": found, "commit": _commit(), "note": _busy(), **parts}
 
 
 def _busy() -> str:

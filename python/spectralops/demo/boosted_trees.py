@@ -1,15 +1,16 @@
 """Which features of a patient a boosted model weighs together: its Walsh-Hadamard spectrum, from its answers and from its trees.
 
-    f(m) = decision function of the point that takes feature i from x where m_i = 1 and from a baseline where m_i = 0,   m in {0, 1}^n
+    f(m) = decision function of the point with feature i of x where m_i = 1, of a baseline where m_i = 0,   m in {0, 1}^n
 
-The decoder asks f at points and knows nothing of the model. The oracle reads the trees and asks nothing. A node sends m left
-or right by one feature; where x and the baseline go apart it is decided by one bit, and with A the function below it for bit 0, B for 1,
+The decoder asks f at points and knows nothing of the model. The oracle reads the trees and asks nothing. A node sends m
+left or right by one feature; where x and the baseline go apart one bit decides, and with A the function below for bit 0, B for 1,
 
     node(m) = (1 + s)/2 A(m) + (1 - s)/2 B(m),   s = (-1)^m_i,   so that   node^ = (A^ + B^)/2 + s (A^ - B^)/2 ,
 
-where s moves the coefficient of a set S of features to S xor {i}. Along the path to a leaf these factors are 2^-d prod(1 +- (-1)^m_i).
-Leaves are added as fractions, without rounding: what cancels is gone, and what is left is a coefficient. scikit-learn rounds when
-it adds the trees; `rounding` bounds by how much that moves f, hence each coefficient, a mean of +-f.
+where s moves the coefficient of a set S of features to S xor {i}. Along the path to a leaf these factors are
+2^-d prod(1 +- (-1)^m_i). Leaves are added as fractions, without rounding: what cancels is gone, and what is left is a
+coefficient. scikit-learn rounds when it adds the trees; `rounding` bounds by how much that moves f, hence each coefficient, a
+mean of +-f.
 """
 
 from __future__ import annotations
@@ -136,19 +137,9 @@ def grow(f, plan: SparseWHTPlan) -> tuple[SparseSpectrum, SparseWHTPlan, list[St
         plan = plan.grow()
 
 
-def as_sets(spectrum: SparseSpectrum) -> dict[tuple[int, ...], float]:
-    """Variables of each key -> coefficient, in the order of the spectrum: largest first."""
-    keys = [tuple(row.nonzero().flatten().tolist()) for row in spectrum.bits().cpu()]
-    return dict(zip(keys, spectrum.values.tolist()))
-
-
-def sum_of(coefficients: dict[tuple[int, ...], float], points: Tensor) -> Tensor:
-    """(N, n) bits -> (N,) float64: sum_S F[S] (-1)^(sum of m_i over S)."""
-    y = torch.zeros(len(points), dtype=torch.float64, device=points.device)
-    for key, value in coefficients.items():
-        odd = points[:, list(key)].sum(1) & 1
-        y += value * (1 - 2 * odd.double())
-    return y
+def shapley(exact: Spectrum, feature: int) -> Fraction:
+    """-2 sum of F[S] / |S| over the S of odd size that hold the feature."""
+    return -2 * sum((v / len(key) for key, v in exact.items() if feature in key and len(key) % 2), Fraction(0))
 
 
 def compare(exact: Spectrum, found: dict[tuple[int, ...], float], level: float) -> dict:
@@ -175,15 +166,18 @@ def explain(f: MixedPatient, device: torch.device, points: int = 2000) -> dict:
     }
     generator = torch.Generator("cpu").manual_seed(0)
     asked = torch.randint(0, 2, (points, f.n), generator=generator, dtype=torch.uint8, device="cpu")
-    truth = f(asked)
+    truth, ends = f(asked), f(torch.tensor([[0], [1]], dtype=torch.uint8, device="cpu").expand(2, f.n))
     rows = []
     for name, plan in plans.items():
         spectrum, plan, steps = grow(f, plan)
-        found = as_sets(spectrum)
+        found = dict(zip(spectrum.sets(), spectrum.values.tolist()))
         row = compare(exact, found, level)
-        row["points"] = (sum_of(found, asked) - truth).abs().max().item()
+        row["points"] = (spectrum.evaluate(asked.to(device)).cpu() - truth).abs().max().item()
         row["allowed"] = level * (len(found) + 1)  # at a point, to which every coefficient may bring its share
-        row["green"] = not (row["missed"] or row["false"]) and row["error"] <= level and row["points"] <= row["allowed"]
+        values = spectrum.shapley().tolist()
+        row["shapley"] = abs(sum(values) - (ends[1] - ends[0]).item())  # Shapley values share out f(x) - f(baseline)
+        close = row["error"] <= level and row["points"] <= row["allowed"] and row["shapley"] <= 2 * row["allowed"]
+        row["green"] = close and not (row["missed"] or row["false"])
         rows.append({"plan": name, "steps": [asdict(step) for step in steps], **row})
     ranked = sorted(exact, key=lambda key: -abs(exact[key]))
     return {
@@ -196,6 +190,11 @@ def explain(f: MixedPatient, device: torch.device, points: int = 2000) -> dict:
             for key in ranked
             if len(key) > 1
         ][:12],
+        "shapley": [
+            {"feature": f.names[i], "exact": float(shapley(exact, i)), "found": values[i]}
+            for i in sorted(range(f.n), key=lambda i: -abs(values[i]))[:6]
+        ],
+        "effect": (ends[1] - ends[0]).item(),
         "ranked": {"exact": [float(abs(exact[key])) for key in ranked], "found": [abs(found.get(key, 0.0)) for key in ranked]},
         "green": all(row["green"] for row in rows),
     }

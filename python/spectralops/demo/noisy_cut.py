@@ -3,7 +3,8 @@
     f(m) = sum over edges {u, v} of (1 - (-1)^(m_u + m_v)) / 2 + sigma w,   m in {0, 1}^n a side for each vertex, w normal
 
 is how many edges a division of the vertices cuts. Its spectrum is |E| / 2 at zero and -1/2 at every edge, a key of two ones:
-which keys of two ones there are is the graph. Signal over noise is the variance of the cuts over that of the noise, (|E| / 4) / sigma^2.
+which keys of two ones there are is the graph. Signal over noise is the variance of the cuts over that of the noise,
+(|E| / 4) / sigma^2.
 """
 
 from __future__ import annotations
@@ -58,13 +59,15 @@ def recover(graph: Graph, plan: SparseWHTPlan, decibel: float, seed: int = 0) ->
         values[at : at + len(points)] = graph.cut(points) + sigma * drawn.to(plan.device)
         at += len(points)
     asked = time.perf_counter()
-    spectrum = plan.decode(values)
-    ones = spectrum.bits().cpu().bool()
+    spectrum = plan.decode(values, refit=True)
+    weights = dict(zip(spectrum.sets(), spectrum.values.tolist()))
     decoded = time.perf_counter()
-    pairs = {tuple(row.nonzero().flatten().tolist()) for row in ones if row.any()}
-    edges, weight = set(graph.edges), spectrum.values.cpu()[ones.any(1)]
+    weights.pop((), None)  # half the number of edges
+    pairs, edges = set(weights), set(graph.edges)
+    away = [abs(weight + 0.5) for weight in weights.values()]
+    name = plan.offsets if plan.degree is None else f"{plan.offsets}, degree {plan.degree}"
     return {
-        "plan": f"{plan.offsets}{f', degree {plan.degree}' if plan.degree else ''}, {plan.repeats} repeat{'s' if plan.repeats > 1 else ''}",
+        "plan": f"{name}, {plan.repeats} repeat{'s' if plan.repeats > 1 else ''}",
         "decibel": decibel,
         "sigma": sigma,
         "sigma_found": spectrum.noise_std,
@@ -73,7 +76,7 @@ def recover(graph: Graph, plan: SparseWHTPlan, decibel: float, seed: int = 0) ->
         "missed": sorted(edges - pairs),
         "false": sorted(pairs - edges),
         "unresolved": len(spectrum.unresolved),
-        "error": (weight + 0.5).abs().max().item() if len(weight) else math.nan,  # of the keys that were found, from -1/2
+        "error": max(away, default=math.inf),  # of the keys that were found
         "ask": asked - begun,
         "decode": decoded - asked,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from .plots import bar_chart, graph_chart, legend, line_chart, pair_chart
-from .spectra import cut_note, cut_table, steps_table, trees_level, trees_verdict
+from .spectra import cut_note, cut_table, shapley_table, steps_table, trees_level, trees_verdict
 from .style import STYLE
 from .text import FIT_NAMES, NAMES, case_title, columns, common_notes, failures_text, mode_title, ratios, show_ms
 
@@ -108,7 +108,7 @@ def _trees(entry: dict) -> str:
     verdicts = [(trees_level(entry), ""), *((trees_verdict(row), "" if row["green"] else "bad") for row in entry["rows"])]
     text = "".join(f'<p class="{css or "soft"}">{escape(line)}</p>' for line, css in verdicts)
     return (
-        f'<div class="two"><div><h3>Largest interactions</h3>{pair_chart(pairs, names)}</div>'
+        f'<div class="two"><div><h3>Largest interactions</h3>{pair_chart(pairs, names)}{_text_table(shapley_table(entry))}</div>'
         f"<div><h3>All coefficients, by size</h3>{line_chart(curves, '|coefficient|', 'rank', log=True)}</div></div>"
         f"<h3>Bins are doubled until they explain everything; what was asked is kept</h3>{_text_table(steps_table(entry))}{text}"
     )

@@ -84,10 +84,10 @@ def locate(syndrome: list[int], n: int) -> list[int] | None:
             updated[i + shift] ^= times(ratio, previous[i])
         if 2 * length < step:
             locator, previous, length, shift, last = updated, locator, step - length, 2, gap
+            if length > degree:  # it never shrinks
+                return None
         else:
             locator, shift = updated, shift + 2
-    if length > degree:
-        return None
     found = []
     for p in range(n):
         value = 0

@@ -90,8 +90,8 @@ def product(vectors: Tensor, selected: Tensor) -> Tensor:
 
 
 def digest(packed: Tensor, weights: Tensor) -> Tensor:
-    """(..., words), (64 words,) random words -> (...) int64: for each vector the sum over F_2 of the weights at its bits. It is linear, and
-    of two vectors that differ, random weights make the same with probability 2^-64.
+    """(..., words), (64 words,) random words -> (...) int64: for each vector the sum over F_2 of the weights at its
+    bits. It is linear, and of two vectors that differ, random weights make the same with probability 2^-64.
     """
     octets = packed.contiguous().view(torch.uint8)  # (..., 8 words)
     sums = weights.new_zeros((weights.numel() // 8, 1))  # of the weights at the bits of a byte, for each of its places

@@ -5,6 +5,7 @@ Formulas of the indices: sparse_spectrum_indices.py; of the fit to the samples: 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .sparse_wht_plan import SparseWHTPlan
     from .sparse_wht_reference import Call
 
+UNLIKELY = 8.0  # standard deviations of the spread of noise's energies: once in 10^5 decodes or less, by simulation for P = 1 to 200
+NEGLIGIBLE = 1e-8  # of the energy that was found: taken for rounding
 DENSE = 28  # variables of a dense spectrum at most: a GiB of float32
 WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 ORDERS = ("magnitude", "degree", "variables")
@@ -50,17 +53,36 @@ class Batch(NamedTuple):
         samples = self.plan.num_offsets
         kept = samples * values.square() >= self.call.theta * v / 4  # what was found and taken back leaves its rounding
         keys, values = keys[kept], values[kept]
+        level = v if self._is_noise(r, keys, values) else floor
+        unresolved = (self.energy[r] > self.call.tau * level).nonzero()
         if self.samples is not None:
-            values = refit(self.plan, keys, self.samples[r])
+            values = refit(self.plan, keys, self.samples[r], unresolved)
         order = values.detach().abs().argsort(descending=True, stable=True)
         keys, values = keys[order], values[order]
-        level = v
-        if self.call.noise < 0 and not bool((keys != 0).any()):
-            level = floor  # an estimate of the noise is believed where something stands out of it
-        unresolved = (self.energy[r] > self.call.tau * level).nonzero()
-        residual = self.energy[r].sum(1).mean()
-        noise = (v * self.plan.bins).sqrt().item() if v > floor else 0.0
-        return dict(keys=keys, values=values, unresolved=unresolved, residual_energy=residual.item(), noise_std=noise)
+        return dict(
+            keys=keys, values=values, unresolved=unresolved,
+            residual_energy=self.energy[r].sum(1).mean().item(),
+            noise_std=(v * self.plan.bins).sqrt().item() if v > floor else 0.0,
+            threshold=(self.call.theta * v / samples).sqrt().item(),
+        )  # fmt: skip
+
+    def _is_noise(self, r: int, keys: Tensor, values: Tensor) -> bool:
+        """Whether what was estimated as noise may be called so: some key but the constant's stands out of it, and the energies e of the
+        bins that hold nothing else spread as noise's do. P e / v is chi^2 of P degrees of freedom, so that D = mean (e / v - 1)^2 P / 2 is
+        1 with variance (2 + 12 / P) / S over S bins; many coefficients left in each bin spread more. What is below a ten-thousandth of the
+        function is not judged: rounding is no noise of equal variance.
+        """
+        v, floor = self.noise[r]
+        if self.call.noise >= 0 or not bool(v > floor):
+            return True
+        if not bool((keys != 0).any()):
+            return False
+        energy, samples = self.energy[r].flatten(), self.plan.num_offsets
+        if bool(v * self.plan.bins <= NEGLIGIBLE * values.square().sum()):
+            return True
+        energy = energy[energy <= self.call.tau * v]
+        spread = (energy / energy.mean() - 1).square().mean() * samples / 2
+        return bool(spread - 1 <= UNLIKELY * math.sqrt((2 + 12 / samples) / energy.numel()))
 
 
 class SparseSpectrum:
@@ -68,21 +90,30 @@ class SparseSpectrum:
     :math:`f(m) = \sum_k F[k] (-1)^{\langle m, k \rangle}`.
 
     Args:
-        n: variables. keys: (K, ceil(n / 64)) int64, variable i of n at bit n - 1 - i, no two alike. values: (K,) float32 or float64.
+        n: variables.
+        keys: (K, ceil(n / 64)) int64, variable i of n at bit n - 1 - i, no two alike.
+        values: (K,) float32 or float64.
         unresolved: (U, 2) int64, group and bin of what a decoder could not explain; empty for a complete one.
         residual_energy: the unexplained sum of F^2, noise included.
         noise_std: of the values that were decoded, estimated or given.
+        threshold: |F| below which the decoder may have missed a coefficient.
         names: of the n variables, for the table that print shows.
 
-    Everything below is linear in `values`, deterministic, and differentiable in them to every order; keys are held fixed.
+    Everything below is linear in `values`, deterministic, and differentiable in them to every order; keys
+    are held fixed.
     """
 
     _batch: Batch | None = None
     _names: tuple[str, ...] | None = None
 
     def __init__(
+<<<<<<< HEAD
         self, n: int, keys: Tensor, values: Tensor, unresolved: Tensor | None = None, residual_energy: float = 0.0, noise_std: float = 0.0,
-        names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None, threshold: float = 0.0,
+=======
+        self, n: int, keys: Tensor, values: Tensor, unresolved: Tensor | None = None, residual_energy: float = 0.0,
+        noise_std: float = 0.0, names: Sequence[str] | None = None,
+>>>>>>> spectrum
     ):  # fmt: skip
         _check.tensor("keys", keys, (torch.int64,))
         _check.tensor("values", values, (torch.float32, torch.float64))
@@ -90,12 +121,13 @@ class SparseSpectrum:
             raise ValueError(f"n must be at least 1; got {n}")
         if keys.dim() != 2 or keys.shape[1] != bits.words(n) or values.shape != keys.shape[:1]:
             raise ValueError(
-                f"keys must have shape (K, {bits.words(n)}) for n = {n}, values (K,); got {_check.shape(keys)} and {_check.shape(values)}"
+                f"keys must have shape (K, {bits.words(n)}) for n = {n}, values (K,); got {_check.shape(keys)} and"
+                f" {_check.shape(values)}"
             )
         _check.same_device("keys", keys, values=values, unresolved=unresolved)
         self.n, self.keys, self.values = n, keys, values
         self.unresolved = keys.new_zeros((0, 2)) if unresolved is None else unresolved
-        self.residual_energy, self.noise_std = residual_energy, noise_std
+        self.residual_energy, self.noise_std, self.threshold = residual_energy, noise_std, threshold
         self.names = names
 
     @classmethod
@@ -119,7 +151,7 @@ class SparseSpectrum:
 
     def _like(self, keys: Tensor, values: Tensor, residual_energy: float | None = None) -> "SparseSpectrum":
         energy = self.residual_energy if residual_energy is None else residual_energy
-        return SparseSpectrum(self.n, keys, values, self.unresolved, energy, self.noise_std, self.names)
+        return SparseSpectrum(self.n, keys, values, self.unresolved, energy, self.noise_std, self.names, self.threshold)
 
     # ---- what it holds ---------------------------------------------------------------------------------------------
 
@@ -163,8 +195,8 @@ class SparseSpectrum:
         return self._like(self.keys[kept], self.values[kept], self.residual_energy + dropped)
 
     def sorted(self, by: str = "magnitude") -> "SparseSpectrum":
-        """The same coefficients by "magnitude", largest first; by "degree", fewest variables first and largest first among these; or by
-        "variables": fewest first, then as tuples of variables.
+        """The same coefficients by "magnitude", largest first; by "degree", fewest variables first and largest
+        first among these; or by "variables": fewest first, then as tuples of variables.
         """
         _check.choice("by", by, ORDERS)
         if by == "variables":
@@ -186,15 +218,16 @@ class SparseSpectrum:
         """f at points.
 
         Args:
-            points: (.., n) of zeros and ones, variable i in column i; bool or any integer type, on the spectrum's device.
+            points: (.., n) of zeros and ones, variable i in column i; bool or any integer type, on the
+                spectrum's device.
             backend: None (automatic), "reference", "cpu", "triton", "cuda".
 
-        Returns (..,) of the values' dtype. Points are packed in pieces: what is held besides them is an eighth of a byte a variable. The
-        sum over the keys has a fixed order. Derivative: with respect to the values, to every order, the same sum with points and keys
-        exchanged.
+        Returns (..,) of the values' dtype. Points are packed in pieces: what is held besides them is an
+        eighth of a byte a variable. The sum over the keys has a fixed order. Derivative: with respect to
+        the values, to every order, the same sum with points and keys exchanged.
 
-        Raises: ValueError for another number of variables, another device, entries other than 0 and 1 (on a GPU this check waits for it);
-        TypeError for other dtypes.
+        Raises: ValueError for another number of variables, another device, entries other than 0 and 1 (on a
+        GPU this check waits for it); TypeError for other dtypes.
         """
         _check.tensor("points", points, WHOLE)
         _check.backend(backend)
@@ -211,7 +244,7 @@ class SparseSpectrum:
     def to_dense(self) -> Tensor:
         """(2^n,) of the values' dtype: F, with variable i of n at bit n - 1 - i of the index. n to 28."""
         if self.n > DENSE:
-            raise ValueError(f"a dense spectrum of n = {self.n} variables would have 2^{self.n} numbers; n must be at most {DENSE}")
+            raise ValueError(f"n must be at most {DENSE} for a dense spectrum; got n = {self.n}, 2^{self.n} numbers")
         return self.values.new_zeros(1 << self.n).index_copy(0, self.keys[:, 0], self.values)
 
     # ---- interactions of its variables -----------------------------------------------------------------------------
@@ -221,12 +254,12 @@ class SparseSpectrum:
         return Interactions(self.n, index, order, keys, values, self.names)
 
     def mobius(self) -> Interactions:
-        r"""The coefficients of the multilinear polynomial: :math:`f(x) = \sum_S a_S \prod_{i \in S} x_i` on x in {0, 1}^n,
-        :math:`a_S = (-2)^{|S|} \sum_{k \supseteq S} F[k]`.
+        r"""The coefficients of the multilinear polynomial on {0, 1}^n:
+        :math:`f(x) = \sum_S a_S \prod_{i \in S} x_i`, :math:`a_S = (-2)^{|S|} \sum_{k \supseteq S} F[k]`.
 
-        Returns :class:`Interactions`: `keys` (L, W) packed as this spectrum's, `values` (L,), `sets()` as tuples of variables, `to_dict()`
-        {(): a, (0,): b, ..} as shapiq keeps them. They are the sets that a key contains, also where the sum is zero; computed
-        in float64 and rounded once.
+        Returns :class:`Interactions`: `keys` (L, W) packed as this spectrum's, `values` (L,), `sets()` as
+        tuples of variables, `to_dict()` {(): a, (0,): b, ..} as shapiq keeps them. They are the sets that a
+        key contains, also where the sum is zero; computed in float64 and rounded once.
 
         Raises: ValueError where the keys have more than 2^22 subsets: `top` leaves fewer.
 
@@ -238,7 +271,8 @@ class SparseSpectrum:
         r"""(n,): the Shapley values of the game :math:`v(S) = f(1_S)`,
         :math:`\phi_i = -2 \sum_{k \ni i, |k| \text{ odd}} F[k] / |k|`; their sum is f(1 .. 1) - f(0 .. 0).
 
-        Source: L. S. Shapley, 1953; the form in F follows from that of the Moebius coefficients, sum_(S containing i) a_S / |S|.
+        Source: L. S. Shapley, 1953; the form in F follows from that of the Moebius coefficients, sum_(S
+        containing i) a_S / |S|.
         """
         return indices.shapley(self.n, self.keys, self.values)
 
@@ -251,13 +285,14 @@ class SparseSpectrum:
 
                 "banzhaf"         (-2)^s F[S]: the mean of the discrete derivative, Banzhaf values for s = 1
                 "shapley"         SII: (-2)^s sum F[k] / (d - s + 1) over even d - s, Shapley values for s = 1
-                "k-shapley"       k-SII: sum_(r = s .. order) B_(r - s) sum_(R containing S, |R| = r) SII(R); adds up to v(N) - v({})
+                "k-shapley"       k-SII: sum_(R containing S, |R| <= order) B_(|R| - s) SII(R); they add up to v(N) - v({})
                 "shapley-taylor"  STII: a_S for s < order, sum_(T containing S) a_T / binom(|T|, order) for s = order
                 "faith-banzhaf"   (-2)^s sum F[k] over d <= order: the polynomial nearest to f over uniform points
                 "faith-shapley"   the nearest in Shapley's weights, exact at the empty and the full set
 
-        Returns :class:`Interactions` as in :meth:`mobius`; the sets that no key with a part in the index contains are left out, their
-        index is zero. The empty set is there for the two polynomials only. For shapiq: `to_dict()` is its interaction dictionary.
+        Returns :class:`Interactions` as in :meth:`mobius`; the sets that no key with a part in the index
+        contains are left out, their index is zero. The empty set is there for the two polynomials only. For
+        shapiq: `to_dict()` is its interaction dictionary.
 
         Sources: see sparse_spectrum_indices.py.
         """

@@ -13,7 +13,8 @@ with, for |S| up to `order` l (d = |k|, s = |S|):
     moebius             w = [t = s]                                          c = (-2)^s
     banzhaf             w = 2^(s - t)                                        c = (-2)^s [d = s]
     shapley    (SII)    w = 1 / (t - s + 1)                                  c = (-2)^s / (d - s + 1) where d - s is even, else 0
-    k-shapley  (k-SII)  sums of Bernoulli numbers and SII:                   c = sum_(r = s .. l) B_(r - s) binom(d - s, r - s) c_SII(d, r)
+    k-shapley  (k-SII)  I(S) = sum_(R containing S, |R| <= l) B_(|R| - s) SII(R)
+                                                                             c = sum_(r = s .. l) B_(r - s) binom(d - s, r - s) c_SII(d, r)
     shapley-taylor      w = [t = s] for s < l, 1 / binom(t, l) for s = l
     faith-banzhaf       F cut off at |k| = l and rewritten:                  c = (-2)^s [d <= l]
     faith-shapley       w = [t = s] for t <= l, else
@@ -21,9 +22,9 @@ with, for |S| up to `order` l (d = |k|, s = |S|):
 
 B are the Bernoulli numbers with B_1 = -1/2.  c is computed in rational numbers.
 
-Sources: M. Grabisch, M. Roubens, Int. J. Game Theory 28 (1999) 547-565 (Moebius, banzhaf, shapley); S. Bordt, U. von Luxburg, AISTATS 2023
-(k-shapley); M. Sundararajan, K. Dhamdhere, A. Agarwal, ICML 2020 (shapley-taylor); C.-P. Tsai, C.-K. Yeh, P. Ravikumar, JMLR 24 (2023)
-(faith-banzhaf, faith-shapley).
+Sources: M. Grabisch, M. Roubens, Int. J. Game Theory 28 (1999) 547-565 (Moebius, banzhaf, shapley); S.
+Bordt, U. von Luxburg, AISTATS 2023 (k-shapley); M. Sundararajan, K. Dhamdhere, A. Agarwal, ICML 2020
+(shapley-taylor); C.-P. Tsai, C.-K. Yeh, P. Ravikumar, JMLR 24 (2023) (faith-banzhaf, faith-shapley).
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ MAX_TERMS = 1 << 22
 
 
 class Interactions(NamedTuple):
-    """A number for each of some sets of variables, all others taken as zero: smaller sets first, then in the order of their variables."""
+    """A number for each of some sets of variables, all others taken as zero: smaller sets first, then in the order
+    of their variables.
+    """
 
     n: int
     index: str
@@ -145,8 +148,8 @@ def interactions(n: int, keys: Tensor, values: Tensor, index: str, order: int, l
     terms = sum(counts[d] * comb(d, s) for d, s, _ in work)
     if terms > MAX_TERMS:
         raise ValueError(
-            f"the spectrum's keys have up to {len(counts) - 1} variables, and {terms} subsets of {least} to {order} of them; at most {MAX_TERMS}"
-            " are summed: keep fewer coefficients (top) or a smaller order"
+            f"the spectrum's keys have up to {len(counts) - 1} variables, and {terms} subsets of {least} to {order} of them;"
+            f" at most {MAX_TERMS} are summed: keep fewer coefficients (top) or a smaller order"
         )
     found, numbers = [keys.new_zeros((0, keys.shape[1]))], [values.new_zeros(0, dtype=torch.float64)]
     for d, s, c in work:

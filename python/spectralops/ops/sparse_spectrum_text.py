@@ -28,8 +28,9 @@ def table(spectrum: "SparseSpectrum", rows: int | None = ROWS) -> str:
     lines = [f"{value: .6e}  {{{', '.join(names[i] for i in s)}}}" for value, s in zip(spectrum.values[:shown].tolist(), sets)]
     if shown < len(spectrum):
         lines.append(f"... {len(spectrum) - shown} more")
-    state = f"unresolved bins {spectrum.unresolved.shape[0]}, residual energy {spectrum.residual_energy:.3g}, noise {spectrum.noise_std:.3g}"
-    return "\n".join([f"{len(spectrum)} coefficients of a function of {spectrum.n} bits; {state}", *lines])
+    what = f"{len(spectrum)} coefficients of a function of {spectrum.n} bits"
+    energy, noise = f"residual energy {spectrum.residual_energy:.3g}", f"noise {spectrum.noise_std:.3g}"
+    return "\n".join([f"{what}; unresolved bins {spectrum.unresolved.shape[0]}, {energy}, {noise}", *lines])
 
 
 def _integers(keys: Tensor) -> list[int]:

@@ -132,7 +132,9 @@ def offset_points(t: Tables, n: int, b: int, offsets: str) -> Tensor:
 
 
 def names(points: Tensor) -> Tensor:
-    """(..., W) -> (...) int64, linear over F_2 and equal for equal points: for one word the point itself, for more of them a digest."""
+    """(..., W) -> (...) int64, linear over F_2: a point of one word itself, of more of them a digest, the same for
+    distinct points with probability 2^-64.
+    """
     if points.shape[-1] == 1:
         return points[..., 0]
     return bits.digest(points, random_words(0, "names", bits.WORD * points.shape[-1]).to(points.device))

@@ -94,6 +94,11 @@ class SparseWHTPlan:
         device: where points are made and answers are decoded; default the CPU.
         q: the size of the alphabet; 2 is the only one there is.
 
+    Attributes: the arguments; `num_queries`, the points to ask, none of them twice; `num_samples`, groups 2^b P,
+        what the transforms take; `num_offsets`, P; `bins`, 2^b.
+
+    A plan is its arguments: `save`, `load` and pickle keep those, a few hundred bytes, `==` compares them, repr shows them.
+
     Noise: independent, of equal variance. The decoder is deterministic. Certificate: `unresolved` and `residual_energy` of the result.
 
     Raises: ValueError or TypeError naming the argument; K > 2^n is one of them.
@@ -107,7 +112,8 @@ class SparseWHTPlan:
         b: int | None = None, majority: str = "soft", chase: int = 6, seed: int = 0, device=None, q: int = 2,
     ):  # fmt: skip
         for name, value, low, high in (
-            ("n", n, 1, MAX_VARIABLES), ("k", k, 1, None), ("groups", groups, 1, 16), ("repeats", repeats, 1, 1000), ("chase", chase, 0, 16)
+            ("n", n, 1, MAX_VARIABLES), ("k", k, 1, None), ("groups", groups, 1, 16), ("repeats", repeats, 1, 1000),
+            ("chase", chase, 0, 16),
         ):  # fmt: skip
             if _check.integer(name, value) < low or high is not None and value > high:
                 raise ValueError(f"{name} must be at least {low}{'' if high is None else f' and at most {high}'}; got {value}")
@@ -221,8 +227,8 @@ class SparseWHTPlan:
 
     @cached_property
     def _numbering(self) -> tuple[Tensor | None, Tensor]:
-        """(C, B, P) int32, the query at each sample, None for the order itself; and of each query that a smaller plan did not ask the
-        first of its samples, increasing, int64.
+        """(C, B, P) int32, the query at each sample, None for the order itself; and of each query that a smaller
+        plan did not ask the first of its samples, increasing, int64.
         """
         sample, point = self._repeated()
         slot = torch.arange(self.num_samples, device=self.device)
@@ -270,8 +276,9 @@ class SparseWHTPlan:
 
         Args:
             chunk: None for one tensor; else an iterator of tensors of at most so many points, made as they are taken.
-            format: "bits" for (N, n) uint8, or "packed" for (N, ceil(n / 64)) int64: variable i of n is bit n - 1 - i of the number, so
-                that for n <= 64 it is the position in a tensor of 2^n.
+            format: "bits" for (N, n) uint8, variable i of n in column i; or "packed" for (N, ceil(n / 64)) int64,
+                lowest word first: variable i is bit n - 1 - i of the number, so that for n <= 63 it is the position in
+                a tensor of 2^n.
             start: leave out the queries before this one. A plan that was grown asks those of the smaller plan first.
         """
         _check.choice("format", format, ("bits", "packed"))
@@ -290,7 +297,9 @@ class SparseWHTPlan:
         return out
 
     def _write(self, out: Tensor, start: int, format: str) -> None:
-        """Queries from `start` on into all of out. Some bins at a time: the points of a bin are the offsets, moved by one vector."""
+        """Queries from `start` on into all of out. Some bins at a time: the points of a bin are the offsets, moved by
+        one vector.
+        """
         if self._smaller is not None and start < (asked := self._smaller.num_queries):
             self._smaller._write(out[: asked - start], start, format)
             out, start = out[asked - start :], asked
@@ -317,7 +326,7 @@ class SparseWHTPlan:
         `queries(start=plan.num_queries)`, are asked, and their values appended.
         """
         b = self.b + 1 if b is None else _check.integer("b", b)
-        if not self.b <= b <= min(self.n, MAX_B, bits.WORD):
+        if not self.b <= b <= min(self.n, MAX_B):
             raise ValueError(f"b must be at least {self.b} and at most {min(self.n, MAX_B)}; got {b}")
         plan = self
         while plan.b < b:
@@ -380,7 +389,8 @@ class SparseWHTPlan:
     def _validated(self, values: Tensor, noise_std: float | str) -> bool:
         _check.tensor("values", values, DTYPES)
         if values.dim() not in (1, 2) or values.shape[-1] != self.num_queries:
-            raise ValueError(f"values must have shape ({self.num_queries},) or (R, {self.num_queries}); got {_check.shape(values)}")
+            wanted = f"({self.num_queries},) or (R, {self.num_queries})"
+            raise ValueError(f"values must have shape {wanted}; got {_check.shape(values)}")
         if values.device != self.tables.base.device:  # which has an index even where the plan's has none
             raise ValueError(f"values are on {values.device} but the plan is on {self.device}; they must be on one device")
         check_noise(noise_std)

@@ -1,37 +1,47 @@
 """How likely a plan of the sparse Walsh-Hadamard transform is to fail, and the cheapest one that rarely does.
 
-Graph.  K keys each fall into one of B bins in each of C groups; a key is found where it is alone, and then leaves the bins of the others.
-With lambda = K / B = 1 / eta, p the probability that a key is still in the way in a bin, and e that its signs are misread where it is alone,
+Graph.  K keys each fall into one of B bins in each of C groups; a key is found where it is alone, and then
+leaves the bins of the others. With lambda = K / B = 1 / eta, p the probability that a key is still in the way
+in a bin, and e that its signs are misread where it is alone,
 
-    p <- (1 - (1 - e) exp(-lambda p))^(C - 1),  from p = 1        (density evolution: K large, the graph a tree around every key)
+    p <- (1 - (1 - e) exp(-lambda p))^(C - 1),  from p = 1        (density evolution: K large, the graph a tree)
     x  = (1 - (1 - e) exp(-lambda p))^C                           (the fraction that is never found)
 
-With e = 0 p falls to 0 if lambda < lambda* = min_y y / (1 - e^-y)^(C-1) (y = lambda p), to something else beyond.  Finite K adds two
-ways to fail.  Small sets of keys none of which is ever alone: of s keys, binom(K, s) (a_s / B^s)^C are expected, a_s the number of ways of
-s keys into B bins without one that holds a single key,
+With e = 0 p falls to 0 if lambda < lambda* = min_y y / (1 - e^-y)^(C-1) (y = lambda p), to something else
+beyond.  Finite K adds two ways to fail.  Small sets of keys none of which is ever alone: of s keys, binom(K,
+s) (a_s / B^s)^C are expected, a_s the number of ways of s keys into B bins without one that holds a single
+key,
 
-    a_s = sum_j S(s, j) B (B - 1) .. (B - j + 1),   S(s, j) = j S(s-1, j) + (s-1) S(s-2, j-1)   (partitions into j blocks of 2 or more)
+    a_s = sum_j S(s, j) B (B - 1) .. (B - j + 1)
+    S(s, j) = j S(s-1, j) + (s-1) S(s-2, j-1)         (partitions into j blocks of 2 or more)
 
-And the threshold is not sharp: Pr = Q(sqrt(B) (lambda* - beta B^(-2/3) - lambda) / alpha), the scaling of Amraoui, Montanari, Richardson
-and Urbanke, with alpha, beta of SCALING.  Together Pr = 1 - (1 - Q) exp(-sum_s - K x).
+And the threshold is not sharp: Pr = Q(sqrt(B) (lambda* - beta B^(-2/3) - lambda) / alpha), the scaling of
+Amraoui, Montanari, Richardson and Urbanke, with alpha, beta of SCALING.  Together Pr = 1 - (1 - Q) exp(-sum_s
+- K x).
 
-Signs.  In units of its noise a sample of a key that is alone is a +- 1 N(0, 1), a^2 = rho^2 B / sigma^2.  With one repeat its sign is wrong with
-q = Q(a).  With r of them, u_q the samples at row 0 (each N(a, 1)) and N other rows, the decoder reads row i from sum_q w_q U_(q,i),
-w_q = sum_i sgn(L_i) U_(q,i), L_i = sum_q u_q U_(q,i).  Given u each sgn(L_i) is wrong with Q(h), h = a sum u / |u|, and correlates with the noise
-it was taken from, so that
+Signs.  In units of its noise a sample of a key that is alone is a +- 1 N(0, 1), a^2 = rho^2 B / sigma^2.
+With one repeat its sign is wrong with q = Q(a).  With r of them, u_q the samples at row 0 (each N(a, 1)) and
+N other rows, the decoder reads row i from sum_q w_q U_(q,i), w_q = sum_i sgn(L_i) U_(q,i), L_i = sum_q u_q
+U_(q,i).  Given u each sgn(L_i) is wrong with Q(h), h = a sum u / |u|, and correlates with the noise it was
+taken from, so that
 
-    w_q = u_q + N (a (1 - 2 Q(h)) + 2 phi(h) u_q / |u|) + sqrt(N) N(0, 1),     q = Q(a'),  a' = a sum_q w_q / |w|,
+    w_q = u_q + N (a (1 - 2 Q(h)) + 2 phi(h) u_q / |u|) + sqrt(N) N(0, 1)
+    q = Q(a'),  a' = a sum_q w_q / |w|
 
-and the signs are independent given w: exact, nso succeed with (1 - q)^N, averaged over draws of u and w.  bch succeeds where all wrong signs are
-among the `chase` smallest of the N + 1 magnitudes (the largest wrong one, of magnitude t, has fewer than `chase` below it):
+and the signs are independent given w: exact, nso succeed with (1 - q)^N, averaged over draws of u and w.  bch
+succeeds where all wrong signs are among the `chase` smallest of the N + 1 magnitudes (the largest wrong one,
+of magnitude t, has fewer than `chase` below it):
 
-    (1 - q)^(N+1) + int_0^inf (N+1) phi(t + a') sum_{j < chase} binom(N, j) Pr(|z| < t)^j Pr(z > t)^(N-j) dt,   z ~ N(a', 1)
+    (1 - q)^(N+1) + int_0^inf (N+1) phi(t + a') sum_{j < chase} binom(N, j) Pr(|z| < t)^j Pr(z > t)^(N-j) dt
 
-A key is also missed where a chi-square test of the decoder's refuses it; those are taken with normal approximations.
+with z ~ N(a', 1). A key is also missed where a chi-square test of the decoder's refuses it; those are taken with normal
+approximations.
 
-False keys.  "exact" reads some key from any signs, nso and bch one of the bin's in 2^b, and a second repeat contradicts every other wrong one, so of
-what is misread h = 2^(1-r) (times 2^-b) passes for a key.  It is refused where one of its C - 1 other bins is empty, if rho^2 is large enough for that
-test.  With A_t = exp(-lambda p_t), x_t the part of the keys that is left after t rounds and e_s the misread part of e, these are expected:
+False keys.  "exact" reads some key from any signs, nso and bch one of the bin's in 2^b, and a second repeat
+contradicts every other wrong one, so of what is misread h = 2^(1-r) (times 2^-b) passes for a key.  It is
+refused where one of its C - 1 other bins is empty, if rho^2 is large enough for that test.  With A_t =
+exp(-lambda p_t), x_t the part of the keys that is left after t rounds and e_s the misread part of e, these
+are expected:
 
     K C e_s h sum_t (A_t - A_(t-1)) p_t (1 - exp(-lambda x_t))^(C-1),     A_(-1) = 0, x_0 = 1
 """
@@ -54,9 +64,9 @@ DRAWS = 1024  # of (u, w), seeded; fewer of many repeats, which differ less
 FIXED = 2000  # rounds after which density evolution is taken as settled
 SETS = 12  # keys in a small set, at most
 
-# C -> (alpha, beta): the greatest likelihood, on a grid of 0.04 and 0.2, of `peeling_failures` at B = 64 .. 2048 and eleven K from 0.8 to 1.04 B lambda*,
-# with 4000 graphs at each (2^19 / B from B = 256 on). From B = 64 on and with C >= 4 it is off by 0.04 at most there; C = 3 has more small sets than
-# are counted, 0.05 in place of 0.035 at B = 64, K = 132.
+# C -> (alpha, beta): the greatest likelihood, on a grid of 0.04 and 0.2, of `peeling_failures` at B = 64 .. 2048
+# and eleven K from 0.8 to 1.04 B lambda*, 4000 graphs each (2^19 / B from B = 256 on). There, and down to B = 16, it
+# is off by 0.05 at most; C = 3 has more small sets than are counted, 0.05 in place of 0.035 at B = 64, K = 132.
 SCALING = {3: (0.88, 1.4), 4: (0.80, 1.2), 5: (0.80, 1.2), 6: (0.84, 1.2)}
 
 
@@ -103,7 +113,7 @@ def _critical(groups: int, broken: float) -> float:
 
 
 def threshold(groups: int) -> float:
-    """The least B / K at which every key is found, K large: 1.0, 0.407, 0.324, 0.285, 0.262 for C = 2 .. 6; 1 group has none (inf)."""
+    """The least B / K at which every key is found, K large: 1, 0.407, 0.324, 0.285, 0.262 for C = 2 .. 6; inf for C = 1."""
     _edges(1.0, groups)
     return math.inf if groups == 1 else 1.0 if groups == 2 else 1 / _critical(groups, 0.0)
 
@@ -143,7 +153,7 @@ def small_sets(k: int, bins: float, groups: int) -> tuple[float, bool]:
 
 
 def graph_failure(k: int, bins: float, groups: int, *, broken: float = 0.0) -> float:
-    """Probability that peeling does not find all k keys; `broken` is e. `bins` is 1 / Pr[two keys share one], inf if they cannot."""
+    """Probability that peeling does not find all k keys. `bins`: 1 / Pr[two keys share one], inf if they cannot; `broken`: e."""
     _edges(1.0, groups, broken)
     if k < 1 or not bins >= 1:
         raise ValueError(f"k and bins must be at least 1; got {k} and {bins}")
@@ -319,8 +329,9 @@ def _least_repeats(make, most: int, fails) -> SparseWHTPlan | None:
 
 
 def choose_plan(
-    n: int, k: int, *, noise_std: float = 0.0, amplitude: float = 1.0, failure: float = 0.01, degree: int | None = None, seed: int = 0, device=None
-) -> SparseWHTPlan:
+    n: int, k: int, *, noise_std: float = 0.0, amplitude: float = 1.0, failure: float = 0.01, degree: int | None = None,
+    seed: int = 0, device=None,
+) -> SparseWHTPlan:  # fmt: skip
     """The plan of the fewest samples, groups x 2^b x P, whose `predicted_failure` is at most `failure`.
 
     Args:
@@ -331,10 +342,12 @@ def choose_plan(
         degree: the largest number of ones of a key, if that is known: it allows "bch".
         seed, device: the plan's.
 
-    It compares 1 to 6 groups, all b, and "exact", "nso" and with a degree "bch", each with the fewest repeats. The keys are taken as random and
-    the coefficients as of equal size: keys that depend on one another over F_2 may fail more often.
+    It compares 1 to 6 groups, all b, and "exact", "nso" and with a degree "bch", each with the fewest repeats, and takes
+    keys as random and coefficients as of equal size: keys that depend on one another over F_2 may fail more often. The
+    same arguments give the same plan.
 
-    Raises: ValueError or TypeError naming the argument; ValueError where no plan of at most 2^31 samples and 1000 repeats fails rarely enough.
+    Raises: ValueError or TypeError naming the argument; ValueError where no plan of at most 2^31 samples and 1000
+    repeats fails rarely enough.
     """
     _noise(noise_std, amplitude)
     if isinstance(failure, bool) or not (isinstance(failure, (int, float)) and 0 < failure < 1):
@@ -363,13 +376,14 @@ def choose_plan(
                     )
 
                 once = (groups << b) * (num_checks(n, b, offsets, ones) + 1)
-                most = min(MAX_REPEATS if noise_std else 1, MAX_SAMPLES // once, math.ceil(least / once) - 1 if best else MAX_REPEATS)
+                most = min(MAX_REPEATS if noise_std else 1, MAX_SAMPLES // once)
+                most = min(most, math.ceil(least / once) - 1) if best else most
                 found = _least_repeats(make, most, fails)
                 if found is not None:
                     best, least = found, found.num_samples
     if best is None:
         raise ValueError(
-            f"no plan of at most {MAX_SAMPLES} samples and {MAX_REPEATS} repeats finds {k} keys of |F| = {amplitude} in noise of {noise_std} but with"
-            f" probability {failure}; allow a larger failure, or give a larger amplitude"
+            f"no plan of at most {MAX_SAMPLES} samples and {MAX_REPEATS} repeats finds {k} keys of |F| = {amplitude} in noise of"
+            f" {noise_std} but with probability {failure}; allow a larger failure, or give a larger amplitude"
         )
     return best

@@ -2,16 +2,19 @@ r"""Least squares on the keys that were found, and its derivative with respect t
 
     min_F sum_(c, j, p) |U_c[j, p] - sum_(k: M_c^T k = j) F[k] s_(c,p)(k)|^2,      s_(c,p)(k) = (-1)^<d_(c,p), k>,
 
-over the bins U of sparse_wht_reference.py.  The transform of the bins is orthogonal but for its scale, so that this is least squares over
-all samples: over the points that were asked, each counted as often as the groups and offsets share it (once, in general).
+over the bins U of sparse_wht_reference.py that the decoder explained: one that holds a key that was not
+found would draw the others off. The transform of the bins is orthogonal but for its scale, so that of a
+complete decode this is least squares over all samples: over the points that were asked, each counted as
+often as the groups and offsets share it (once, in general).
 
 With A the signs, F = G^-1 A^T U, G = A^T A.  Where two keys share a bin of group c, it adds to their entry of G
 
     sum_p (-1)^<d_(c,p), k + l>,
 
-a Walsh sum; a key meets few others, so that G is sparse, of diagonal C P.  Up to DENSE keys it is factored (Cholesky), above that solved by
-conjugate gradients, in float64.  F is linear in the samples: the derivative is the transpose, samples <- U <- A G^-1 g, of every order.
-No sum depends on the threads: keys that share a bin are added one after another.
+a Walsh sum; a key meets few others, so that G is sparse, of diagonal C P.  Up to DENSE keys it is factored
+(Cholesky), above that solved by conjugate gradients, in float64.  F is linear in the samples: the
+derivative is the transpose, samples <- U <- A G^-1 g, of every order. No sum depends on the threads: keys
+that share a bin are added one after another.
 """
 
 from __future__ import annotations
@@ -35,21 +38,33 @@ if TYPE_CHECKING:
 DENSE = 4096  # keys whose normal equations are factored
 CLOSE = 1e-14  # of the residual of conjugate gradients, relative to the right-hand side
 STEPS = 2000
+SINGULAR = 1e-10  # of a pivot, relative to the largest diagonal entry
 SIGNS = 1 << 22  # signs held at a time
 
 
 class Problem:
     """The keys of one spectrum in the bins of a plan."""
 
-    def __init__(self, plan: "SparseWHTPlan", keys: Tensor):
+    def __init__(self, plan: "SparseWHTPlan", keys: Tensor, unresolved: Tensor | None = None):
         self.plan, self.keys = plan, keys
         columns, self.offsets = plan._points  # (C, b, W), (C, P, W)
         self.shape = plan.groups, plan.bins, plan.num_offsets
         place = torch.arange(plan.b, device=keys.device)
         self.bins = torch.stack([(bits.parity(keys[:, None], m) << place).sum(1) for m in columns])  # (C, K)
+        self.used = self._used(unresolved)
         self.members = [self._members(bins) for bins in self.bins]
         self.neighbours, self.weights = self._normal()
         self.factor = self._factored() if keys.shape[0] <= DENSE else None
+
+    def _used(self, unresolved: Tensor | None) -> Tensor:
+        """(C, K) float64 of 1 and 0: whether the bin of a key counts; those of a key that would have none all count."""
+        counts = torch.ones(self.shape[:2], dtype=torch.bool, device=self.keys.device)
+        if unresolved is not None:
+            counts[unresolved[:, 0], unresolved[:, 1]] = False
+        group = torch.arange(self.shape[0], device=counts.device)[:, None]
+        lost = ~counts[group, self.bins].any(0)
+        counts[group, self.bins[:, lost]] = True
+        return counts[group, self.bins].to(torch.float64)
 
     def _members(self, bins: Tensor) -> tuple[Tensor, Tensor]:
         """(K,) -> keys (used, m) of each bin that has any, -1 beyond them, and the row of each key (K,)."""
@@ -64,7 +79,7 @@ class Problem:
     def _normal(self) -> tuple[Tensor, Tensor]:
         """G by rows: (K, L) keys, -1 where there is none, and (K, L) float64; a key may stand there once a group."""
         neighbours, weights = [], []
-        for (members, row), offsets in zip(self.members, self.offsets):
+        for (members, row), offsets, used in zip(self.members, self.offsets, self.used):
             near = members[row]  # (K, m)
             there = (near >= 0).nonzero()
             sums = self.keys[there[:, 0]] ^ self.keys[near[there[:, 0], there[:, 1]]]
@@ -72,7 +87,7 @@ class Problem:
             ones = weight.new_ones(offsets.shape[0])
             weight[there[:, 0], there[:, 1]] = walsh_sum(sums, offsets, ones)
             neighbours.append(near)
-            weights.append(weight)
+            weights.append(weight * used[:, None])
         return torch.cat(neighbours, 1), torch.cat(weights, 1)
 
     def _factored(self) -> tuple[Tensor, bool]:
@@ -84,7 +99,7 @@ class Problem:
             g[row, near] += weight  # each place once; the last column takes what is none
         g = g[:, :count]
         factor, info = torch.linalg.cholesky_ex(g)
-        if bool(info == 0):
+        if bool((info == 0) & (factor.diagonal().min() ** 2 > SINGULAR * g.diagonal().max())):
             return factor, True
         return torch.linalg.pinv(g, hermitian=True), False
 
@@ -110,12 +125,13 @@ class Problem:
         return x
 
     def _signs(self):
-        """Group, some of its offsets, and the signs (K, p) of the keys there."""
+        """Group, some of its offsets, and the signs (K, p) of the keys there, 0 in a bin that does not count."""
         count = max(1, SIGNS // max(self.keys.numel(), 1))
         for c, offsets in enumerate(self.offsets):
             for at in range(0, offsets.shape[0], count):
                 part = offsets[at : at + count]
-                yield c, slice(at, at + len(part)), 1 - 2 * bits.parity(self.keys[:, None], part).to(torch.float64)
+                signs = 1 - 2 * bits.parity(self.keys[:, None], part).to(torch.float64)
+                yield c, slice(at, at + len(part)), signs * self.used[c][:, None]
 
     def fit(self, samples: Tensor) -> Tensor:
         """(num_queries,) -> F (K,)."""
@@ -181,10 +197,13 @@ for _f in (_Fit, _Spread):
     _f.forward.__signature__ = inspect.signature(_f.forward)  # Function.apply inspects it on every call otherwise
 
 
-def refit(plan: "SparseWHTPlan", keys: Tensor, samples: Tensor) -> Tensor:
-    """(K, W), (num_queries,) -> (K,): the coefficients of least squares, differentiable in the samples."""
+def refit(plan: "SparseWHTPlan", keys: Tensor, samples: Tensor, unresolved: Tensor | None = None) -> Tensor:
+    """(K, W), (num_queries,) -> (K,): the coefficients of least squares, differentiable in the samples.
+
+    unresolved (U, 2): the bins that do not count.
+    """
     if keys.shape[0] == 0:
         return samples[:0]
     with torch.no_grad():
-        problem = Problem(plan, keys)
+        problem = Problem(plan, keys, unresolved)
     return _Fit.apply(samples, problem) if differentiated(samples) else problem.fit(samples)

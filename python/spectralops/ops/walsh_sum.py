@@ -1,8 +1,10 @@
 """The sum of a few Walsh functions at many points, an operator: y[m] = sum_k values[k] (-1)^<points[m], keys[k]>.
 
-It is linear in the values, and points and keys exchanged it is its own adjoint: derivatives of every order are the operator.
+It is linear in the values, and points and keys exchanged it is its own adjoint: derivatives of every order
+are the operator.
 
-Fewest bytes: points, keys and values once, y once. Fewest operations: M K additions, and M times the ones of all keys for the signs.
+Fewest bytes: points, keys and values once, y once. Fewest operations: M K additions, and M times the ones
+of all keys for the signs.
 """
 
 from __future__ import annotations

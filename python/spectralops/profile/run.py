@@ -90,12 +90,12 @@ def _viewable(t: torch.Tensor) -> torch.Tensor:
 
 def gate(case: Case, inputs) -> tuple[bool, str]:
     """Is `ours` right on these inputs: at most twice the eager formula's error against float64, or bit-equal where that is promised."""
-    got = case.contenders["ours"](*inputs)
-    eager = case.contenders["eager"](*inputs)
+    got = case.call("ours", *inputs)
+    eager = case.call("eager", *inputs)
     if case.exact is None:
         same = all(torch.equal(_viewable(u), _viewable(v)) for u, v in zip(got, eager))
         return same, "bit-equal" if same else "differs from the two steps"
-    exact = case.exact(*map(_cast, inputs))
+    exact = case.call("exact", *map(_cast, inputs))
     worst = 0.0
     for u, v, w in zip(got, eager, exact):
         error, allowed = relative_error(u, w), 2 * relative_error(v, w)
@@ -138,14 +138,14 @@ def run_case(case: Case, device: torch.device, *, seconds: float, compiled: bool
             calls["compile"] = lambda: f(*inputs)
         except Exception as error:  # a baseline that cannot be built is reported, not hidden
             row["compile_error"] = f"{type(error).__name__}: {error}".splitlines()[0]
-    times = interleaved(calls, device, seconds=seconds, rounds=(7, 60))
+    times = interleaved(calls, device, seconds=seconds, rounds=case.rounds)
     row["seconds"] = {name: median(t) for name, t in times.items()}
     row["rounds"] = len(times["ours"])
     row["peak_bytes"] = {name: peak_bytes(calls[name], device) for name in ("eager", "ours")}
     row["bandwidth"] = case.bytes / row["seconds"]["ours"]
     row["of_floor"] = row["seconds"]["floor"] / row["seconds"]["ours"]
     kept = all(os.environ.get(k) == v for k, v in PAGES_KEPT.items())
-    given_back = sum(t.nbytes for t in case.contenders["ours"](*inputs))  # by both, so no one's extra memory
+    given_back = sum(t.nbytes for t in case.call("ours", *inputs))  # by both, so no one's extra memory
     measured = dict(row["seconds"], **{f"extra {name}": size - given_back for name, size in row["peak_bytes"].items()})
     if case.saved is not None:
         measured["saved"], measured["x"] = saved_bytes(case.saved, inputs[:-1]), inputs[0].nbytes
