@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from spectralops import _loader
-from spectralops.backends import _core, cupy
+from spectralops.backends import _core, _sparse_wht, cupy
 from spectralops.ops.hadamard_base import hadamard_base
+from spectralops.ops.sparse_wht_plan import SparseWHTPlan
 
 needs_nvrtc = pytest.mark.skipif(
     not nvrtc.available, reason="NVRTC is not installed (pip install nvidia-cuda-nvrtc)"
@@ -70,6 +71,16 @@ def quantize_case(format, dtype=torch.bfloat16, dim=1024, block=128, group=128, 
     return (torch.zeros(8, dim, dtype=dtype), None, base, 1.0, block, group, format, False)
 
 
+def sparse_case(n, k, dtype=torch.float32, **options):
+    plan = SparseWHTPlan(n, k, **options)
+    return (torch.zeros(2, plan.num_queries, dtype=dtype), plan._index, plan.tables, plan._call("auto"))
+
+
+def sum_case(n, points, dtype=torch.float32):
+    words = (n + 63) // 64
+    return (*(torch.zeros(m, words, dtype=torch.int64) for m in (points, 50)), torch.zeros(50, dtype=dtype))
+
+
 BASE12 = hadamard_base(12 * 64)
 CASES = {
     "rational fp32 5/4": ("rational_forward", rational_case("rational_forward")),
@@ -98,12 +109,20 @@ CASES = {
     "quantize mxfp4": ("hadamard_quantize", quantize_case("mxfp4", group=32)),
     "quantize nvfp4 fp32": ("hadamard_quantize", quantize_case("nvfp4", torch.float32, group=16)),
     "srht": ("srht", (torch.zeros(4, 1024), torch.ones(1, 1024), torch.arange(100), None, 1.0)),
+    "sparse_wht block": ("sparse_wht_decode", sparse_case(30, 5, torch.float64, offsets="bch", degree=3)),
+    "sparse_wht phases": ("sparse_wht_decode", sparse_case(100, 100)),
+    "walsh_sum": ("walsh_sum", sum_case(500, 5000)),
+    "walsh_sum few points": ("walsh_sum", sum_case(70, 50, torch.float64)),
 }
+
+
+def of_core(function):
+    return getattr(_sparse_wht if hasattr(_sparse_wht, function) else _core, function)
 
 
 def planned(case: str, sm: int = 90) -> list[cupy.Launch]:
     function, args = CASES[case]
-    return cupy.plan(getattr(_core, function), limits(sm), where, *args).launches
+    return cupy.plan(of_core(function), limits(sm), where, *args).launches
 
 
 # ---- planning -------------------------------------------------------------------------------------------------------
@@ -125,7 +144,7 @@ def test_every_call_is_planned_within_the_limits(case, sm):
 @pytest.mark.parametrize("case", CASES)
 def test_the_parameters_hold_the_pointers(case):
     function, args = CASES[case]
-    planned = cupy.plan(getattr(_core, function), limits(90), where, *args)
+    planned = cupy.plan(of_core(function), limits(90), where, *args)
     words = {
         w
         for launch in planned.launches
@@ -135,6 +154,16 @@ def test_the_parameters_hold_the_pointers(case):
     tensors = [t for t in (*args, *results, *planned.workspaces) if isinstance(t, torch.Tensor)]
     missing = [t.shape for t in tensors if t.data_ptr() not in words]
     assert not missing
+
+
+def test_a_decoder_without_a_plan_says_so(monkeypatch):
+    monkeypatch.setattr(_sparse_wht, "limits", lambda index: limits(90))
+    for case in CASES:
+        if case.startswith("sparse_wht"):
+            assert _sparse_wht.unplannable(*CASES[case][1]) is None
+    values, index, tables, call = CASES["sparse_wht phases"][1]
+    most = call._replace(b=30, checks=70)
+    assert "no CUDA kernel for 3221225472 bins of 71 samples" in _sparse_wht.unplannable(values, index, tables, most)
 
 
 def test_a_refused_call_leaves_no_recording_behind():

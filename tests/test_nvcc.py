@@ -51,6 +51,13 @@ BUDGET = {
     "filter_sum": (48, 48),
     "filter_moments": (64, 72),
     "filter_tables": (64, 64),
+    "sparse_wht_block": (168, 168),  # of a code or of 64-bit numbers; the others 80
+    "sparse_wht_bins": (128, 128),  # of a code; the others 80
+    "sparse_wht_vote": (64, 64),
+    "sparse_wht_append": (64, 64),
+    "sparse_wht_transform": (128, 168),  # of 32 values a thread; of 16: 80
+    "walsh_sum_points": (64, 64),
+    "walsh_sum_terms": (128, 128),
 }
 
 pytestmark = [

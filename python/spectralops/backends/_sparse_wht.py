@@ -7,11 +7,11 @@ import struct
 import torch
 from torch import Tensor
 
-from ._core import DTYPES, _pointer, _workspace
+from ._core import DTYPES, _pointer, _workspace, limits
 from .._loader import core
 from ..ops.sparse_wht_reference import Decoded
 
-KERNELS = {"cpu": ("sparse_wht_decode", "walsh_sum"), "cuda": ()}  # what the core has kernels for
+KERNELS = dict.fromkeys(("cpu", "cuda"), ("sparse_wht_decode", "walsh_sum"))  # what the core has kernels for
 FORMAT = "@17q14q6d"  # pointers with workspace_bytes, sizes and codes, levels
 WORKSPACE = 15  # the position of workspace among the fields; workspace_bytes follows
 
@@ -27,7 +27,17 @@ def unsupported(function: str, *args) -> str | None:
 
 
 def unplannable(values: Tensor, index: Tensor | None, tables, call) -> str | None:
-    """Why the CUDA kernels have no plan for a call, or None."""
+    """Why the CUDA kernels have no plan for a call, or None: bins and samples are counted in 32 bits, and a warp needs some shared memory."""
+    sizes = (values.shape[0], values.shape[1], tables.base.shape[0], DTYPES[values.dtype])
+    data = struct.pack(FORMAT, 0, 1, *(0,) * 15, *sizes, *map(int, call[:10]), *call[10:])  # an index that is not read
+    view = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    core().record_begin(*limits(values.device.index))
+    try:
+        core().sparse_wht_workspace(view.data_ptr(), 0, 1)
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        core().record_end()
     return None
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import _core
+from . import _core, _sparse_wht
 from ._core import Limits, limits
 from .. import envs
 from .._loader import CoreMissing, core, core_status, include_dir
@@ -229,3 +229,5 @@ rational_double_backward = partial(_run, _core.rational_double_backward)
 hadamard = partial(_run, _core.hadamard)
 hadamard_quantize = partial(_run, _core.hadamard_quantize)
 srht = partial(_run, _core.srht)
+sparse_wht_decode = partial(_run, _sparse_wht.sparse_wht_decode)
+walsh_sum = partial(_run, _sparse_wht.walsh_sum)
