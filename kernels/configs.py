@@ -364,7 +364,7 @@ class Bins(NamedTuple):
     warps: int
 
 
-SPARSE_WHT = (Bins(32, 32, 256, 32, 32, 4), Bins(64, 32, 256, 32, 64, 4), Bins(128, 16, 512, 32, 64, 4))
+SPARSE_WHT = (Bins(32, 16, 256, 32, 32, 4), Bins(64, 8, 256, 32, 32, 4), Bins(128, 8, 512, 32, 32, 4))
 SPARSE_WHT_BCH = 64  # samples of the least row with offsets="bch"
 SPARSE_WHT_WHOLE = 1 << 17  # samples of a problem up to which one program does all of it; beyond, ...
 SPARSE_WHT_ROUNDS = 6  # ... so many rounds, in which most keys are found, take a program for every few bins

@@ -66,26 +66,27 @@ def buffers(i_r, p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_nois
 
 
 @triton.jit
-def note(i_c, j, bins, p_u, p_energy, samples, TP: tl.constexpr):
+def note(i_c, j, bins, p_u, p_energy, samples, inverse, TP: tl.constexpr):
     """The energies of bins j, before there is a v to test them by."""
     cell = i_c * bins + j
-    tl.store(p_energy + cell, energies(p_u + cell * samples, j < bins, samples, TP), mask=j < bins)
+    tl.store(p_energy + cell, energies(p_u + cell * samples, j < bins, samples, inverse, TP), mask=j < bins)
 
 
-_VARIES = ["bits", "n", "groups", "capacity", "rounds", "chase", "tau_try", "tau", "theta", "noise"]
+_VARIES = ["bits", "n", "groups", "capacity", "rounds", "chase", "tau_try", "tau", "theta", "noise", "inverse"]
 
 
 @triton.jit(do_not_specialize=_VARIES)
 def loop_kernel(
     p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, p_points, p_rows, p_columns, p_field,
-    bits, n, groups, words, repeats, rows, capacity, rounds, degree, log2, chase, tau_try, tau, theta, noise,
+    bits, n, groups, words, repeats, rows, capacity, rounds, degree, log2, chase, tau_try, tau, theta, noise, inverse,
     START: tl.constexpr, SCHEME: tl.constexpr, HARD: tl.constexpr, CHASE: tl.constexpr, RP: tl.constexpr, DP: tl.constexpr,
     WP: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, TI: tl.constexpr, TB: tl.constexpr, TL: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
     """All rounds that are left of a problem; START: from the energies on."""
     bins, samples = 1 << bits, repeats * rows
     sizes = (samples, words, bits, n, repeats, rows, groups)
-    levels = (single_precision(tau_try), single_precision(tau), single_precision(theta), single_precision(noise))
+    levels = (single_precision(tau_try), single_precision(tau), single_precision(theta), single_precision(noise),
+              single_precision(inverse))  # fmt: skip
     tables, code = (p_points, p_rows, p_columns, p_field), (degree, log2, (1 << log2) - 1, chase)
     visited, settled, lists = buffers(
         tl.program_id(0), p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, groups * bins, capacity, sizes
@@ -95,7 +96,7 @@ def loop_kernel(
     if START:
         for i_c in tl.range(0, groups):
             for j0 in tl.range(0, bins, T):
-                note(i_c, j0 + o_t, bins, visited[0], visited[4], samples, TP)
+                note(i_c, j0 + o_t, bins, visited[0], visited[4], samples, single_precision(inverse), TP)
         tl.debug_barrier()  # energies
         begin(bins, p_state, p_v, visited[4], p_visit, p_list, p_fill, sizes, levels, TB)
         tl.debug_barrier()  # lists and state
@@ -121,14 +122,15 @@ def loop_kernel(
 @triton.jit(do_not_specialize=_VARIES)
 def visit_kernel(
     p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, p_points, p_rows, p_columns, p_field,
-    bits, n, groups, words, repeats, rows, capacity, degree, log2, chase, tau_try, tau, theta, noise,
+    bits, n, groups, words, repeats, rows, capacity, degree, log2, chase, tau_try, tau, theta, noise, inverse,
     START: tl.constexpr, SCHEME: tl.constexpr, HARD: tl.constexpr, CHASE: tl.constexpr, RP: tl.constexpr, DP: tl.constexpr,
     WP: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, TI: tl.constexpr,
 ):  # fmt: skip
     """T bins of a group; START: only their energies."""
     bins, samples = 1 << bits, repeats * rows
     sizes = (samples, words, bits, n, repeats, rows, groups)
-    levels = (single_precision(tau_try), single_precision(tau), single_precision(theta), single_precision(noise))
+    levels = (single_precision(tau_try), single_precision(tau), single_precision(theta), single_precision(noise),
+              single_precision(inverse))  # fmt: skip
     tables, code = (p_points, p_rows, p_columns, p_field), (degree, log2, (1 << log2) - 1, chase)
     tiles = tl.cdiv(bins, T)
     i_c, i_r = tl.program_id(0) // tiles % groups, tl.program_id(0) // (tiles * groups)
@@ -138,7 +140,7 @@ def visit_kernel(
     p_visit, p_list, p_fill, p_state, p_v = lists
     o = tl.program_id(0) % tiles * T + tl.arange(0, T)
     if START:
-        note(i_c, o, bins, visited[0], visited[4], samples, TP)
+        note(i_c, o, bins, visited[0], visited[4], samples, single_precision(inverse), TP)
     else:
         fill = tl.load(p_fill + i_c)
         if (tl.load(p_state + DONE) == 0) & (tl.program_id(0) % tiles * T < fill):
@@ -151,13 +153,14 @@ def visit_kernel(
 @triton.jit(do_not_specialize=_VARIES)
 def settle_kernel(
     p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, p_rows,
-    bits, n, groups, words, repeats, rows, capacity, rounds, tau_try, tau, theta, noise,
+    bits, n, groups, words, repeats, rows, capacity, rounds, tau_try, tau, theta, noise, inverse,
     START: tl.constexpr, TB: tl.constexpr, TL: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
     """Between two visits of all bins; START: before the first."""
     bins, samples = 1 << bits, repeats * rows
     sizes = (samples, words, bits, n, repeats, rows, groups)
-    levels = (single_precision(tau_try), single_precision(tau), single_precision(theta), single_precision(noise))
+    levels = (single_precision(tau_try), single_precision(tau), single_precision(theta), single_precision(noise),
+              single_precision(inverse))  # fmt: skip
     visited, settled, lists = buffers(
         tl.program_id(0), p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, groups * bins, capacity, sizes
     )
@@ -216,7 +219,7 @@ def sparse_wht_decode(values, index, tables, call) -> Decoded:
         "p_ints": ints, "p_keys": out.keys, "p_found": out.values, "p_energy": out.energy, "p_noise": out.noise,
         "p_rows": tables.to_bin_rows.contiguous(), "bits": call.b, "n": n, "groups": groups, "words": words, "repeats": call.repeats,
         "rows": rows, "capacity": call.capacity, "tau_try": double_bits(call.tau_try), "tau": double_bits(call.tau),
-        "theta": double_bits(call.theta), "noise": double_bits(call.noise),
+        "theta": double_bits(call.theta), "noise": double_bits(call.noise), "inverse": double_bits(1 / samples),
     }  # fmt: skip
     visiting = {
         "p_points": offset_points(tables, n, call.b, OFFSETS[call.scheme]).contiguous(),
@@ -230,7 +233,7 @@ def sparse_wht_decode(values, index, tables, call) -> Decoded:
 
     def run(kernel, programs, start, *more):
         arguments = {k: v for each in (common, *more) for k, v in each.items()}
-        launch(values, kernel, (programs,), warps=row.warps, stages=1, START=start, **arguments)
+        launch(values, kernel, (programs,), warps=row.warps, stages=1, registers=255, START=start, **arguments)
 
     wide = cells * samples > configs.SPARSE_WHT_WHOLE
     if wide:

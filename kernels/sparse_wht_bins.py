@@ -29,12 +29,6 @@ def column(x, i):
 
 
 @triton.jit
-def mean(total, count):
-    """total / count, rounded once."""
-    return tl.div_rn(total, tl.zeros_like(total) + count)
-
-
-@triton.jit
 def any_of(m):
     """Whether one of (T,) is true."""
     return tl.max(m.to(tl.int32), 0) > 0
@@ -71,49 +65,49 @@ def bin_of(p_rows, keys, sizes):
 
 
 @triton.jit
-def energies(p_bin, m, samples, TP: tl.constexpr):
-    """mean U^2: (T,)."""
+def energies(p_bin, m, samples, inverse, TP: tl.constexpr):
+    """mean U^2: (T,).  inverse: 1 / samples."""
     e = tl.zeros([p_bin.shape[0], TP], tl.float32)
     for p0 in tl.range(0, samples, TP):
-        u, _ = fetched(p_bin, p0 + tl.arange(0, TP), m, samples)
+        u, m_u = fetched(p_bin, p0 + tl.arange(0, TP), m, samples)
         e += u * u
-    return mean(tl.sum(e, 1), samples)
+    return tl.sum(e, 1) * inverse
 
 
 @triton.jit
-def spreads(p_bin, m, samples, TP: tl.constexpr):
+def spreads(p_bin, m, samples, inverse, TP: tl.constexpr):
     """mean (|U| - mean |U|)^2: (T,)."""
     total = tl.zeros([p_bin.shape[0], TP], tl.float32)
     for p0 in tl.range(0, samples, TP):
-        u, _ = fetched(p_bin, p0 + tl.arange(0, TP), m, samples)
+        u, m_u = fetched(p_bin, p0 + tl.arange(0, TP), m, samples)
         total += tl.abs(u)
-    middle = mean(tl.sum(total, 1), samples)
+    middle = tl.sum(total, 1) * inverse
     left = tl.zeros([p_bin.shape[0], TP], tl.float32)
     for p0 in tl.range(0, samples, TP):
         u, m_p = fetched(p_bin, p0 + tl.arange(0, TP), m, samples)
         d = tl.where(m_p, tl.abs(u) - middle[:, None], 0.0)
         left += d * d
-    return mean(tl.sum(left, 1), samples)
+    return tl.sum(left, 1) * inverse
 
 
 @triton.jit
 def fits(p_bin, m, bin, keys, v, p_points, p_rows, sizes, levels, CHECKED: tl.constexpr, TP: tl.constexpr):
     """Step 5 of the specification: whether each bin is explained by its key, and rho.  CHECKED: whether M_c^T k = j is in question."""
     samples, words, bits, n, repeats, rows, groups = sizes
-    tau_try, tau, theta, noise = levels
+    tau_try, tau, theta, noise, inverse = levels
     total = tl.zeros([p_bin.shape[0], TP], tl.float32)
     for p0 in tl.range(0, samples, TP):
         o_p = p0 + tl.arange(0, TP)
-        u, _ = fetched(p_bin, o_p, m, samples)
+        u, m_u = fetched(p_bin, o_p, m, samples)
         total += tl.where(minus(p_points, keys, o_p, sizes), -u, u)
-    rho = mean(tl.sum(total, 1), samples)
+    rho = tl.sum(total, 1) * inverse
     left = tl.zeros([p_bin.shape[0], TP], tl.float32)
     for p0 in tl.range(0, samples, TP):
         o_p = p0 + tl.arange(0, TP)
         u, m_p = fetched(p_bin, o_p, m, samples)
         d = tl.where(m_p, tl.where(minus(p_points, keys, o_p, sizes), -u, u) - rho[:, None], 0.0)
         left += d * d
-    yes = m & (mean(tl.sum(left, 1), samples) <= tau * v) & (samples * (rho * rho) >= theta * v)
+    yes = m & (tl.sum(left, 1) * inverse <= tau * v) & (samples * (rho * rho) >= theta * v)
     if CHECKED:
         yes &= bin_of(p_rows, keys, sizes) == bin
     return yes, rho
@@ -129,7 +123,7 @@ def first_levels(p_bin, m, o_i, repeats, rows):
     votes = tl.zeros([p_bin.shape[0], o_i.shape[0]], tl.int32)
     for i_q in tl.range(0, repeats):
         head = tl.load(p_bin + i_q * rows, mask=m, other=0.0)
-        u, _ = fetched(p_bin + i_q * rows, o_i, m, rows)
+        u, m_u = fetched(p_bin + i_q * rows, o_i, m, rows)
         soft += head[:, None] * u
         votes += tl.where((head < 0)[:, None] != (u < 0), -1, 1)
     return soft, votes
@@ -142,9 +136,9 @@ def weights_of(p_bin, m, repeats, rows, RP: tl.constexpr, TI: tl.constexpr):
     w = tl.zeros([p_bin.shape[0], RP], tl.float32)
     for i0 in tl.range(0, rows, TI):
         o_i = i0 + tl.arange(0, TI)
-        soft, _ = first_levels(p_bin, m, o_i, repeats, rows)
+        soft, votes = first_levels(p_bin, m, o_i, repeats, rows)
         for i_q in tl.range(0, repeats):
-            u, _ = fetched(p_bin + i_q * rows, o_i, m, rows)
+            u, m_u = fetched(p_bin + i_q * rows, o_i, m, rows)
             part = tl.sum(tl.where(soft < 0, -u, u), 1)
             w += tl.where(o_q[None, :] == i_q, part[:, None], 0.0)
     m_q = m[:, None] & (o_q < repeats)[None, :]
@@ -162,8 +156,8 @@ def levels_of(p_bin, m, o_i, w, repeats, rows, HARD: tl.constexpr, RP: tl.conste
         o_q = tl.arange(0, RP)
         x = tl.zeros([p_bin.shape[0], o_i.shape[0]], tl.float32)
         for i_q in tl.range(0, repeats):
-            u, _ = fetched(p_bin + i_q * rows, o_i, m, rows)
+            u, m_u = fetched(p_bin + i_q * rows, o_i, m, rows)
             x += tl.sum(tl.where(o_q[None, :] == i_q, w, 0.0), 1)[:, None] * u
     else:
-        x, _ = first_levels(p_bin, m, o_i, repeats, rows)
+        x, votes = first_levels(p_bin, m, o_i, repeats, rows)
     return x

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .sparse_wht_bins import any_of, mean, parity
+from .sparse_wht_bins import any_of, parity
 
 ESTIMATES = tl.constexpr(3)  # of the noise, as in the specification
 ROUNDING = tl.constexpr((8.0 * 2.0**-24) ** 2)  # (8 eps)^2
@@ -24,7 +24,7 @@ def floor_of(p_energy, cells, groups, TB: tl.constexpr):
     total = tl.zeros([TB], tl.float32)
     for i0 in tl.range(0, cells, TB):
         total += tl.load(p_energy + i0 + o, mask=i0 + o < cells, other=0.0)
-    return mean(tl.sum(total, 0), groups) * ROUNDING
+    return tl.sum(total, 0) / groups * ROUNDING
 
 
 @triton.jit
@@ -66,7 +66,7 @@ def noise_of(p_energy, cells, floor, tau, TB: tl.constexpr):
     while i < 64:
         count, total = below(p_energy, cells, tau * v, TB)
         i = tl.where(count == before, 64, i + 1)
-        v = tl.where((count == before) | (count == 0), v, tl.maximum(mean(total, tl.maximum(count, 1)), floor))
+        v = tl.where((count == before) | (count == 0), v, tl.maximum(total / tl.maximum(count, 1), floor))
         before = count
     return v
 
@@ -99,7 +99,7 @@ def agree(i_c, bins, round, v, p_rows, work, sizes, levels, TB: tl.constexpr):
     """
     samples, words, bits, n, repeats, rows, groups = sizes
     p_key, p_rho, p_hit, p_energy, p_cells, p_means = work
-    tau_try, tau, theta, noise = levels
+    tau_try, tau, theta, noise, inverse = levels
     kept = i_c * 0
     for j0 in tl.range(0, bins, TB):
         j = j0 + tl.arange(0, TB)
@@ -122,7 +122,7 @@ def agree(i_c, bins, round, v, p_rows, work, sizes, levels, TB: tl.constexpr):
                     keep &= (refused == 0) & (earlier == 0)
             o = i_c * bins + kept + tl.cumsum(keep.to(tl.int32), 0) - 1
             tl.store(p_cells + o, cell, mask=keep)
-            tl.store(p_means + o, tl.div_rn(total, times), mask=keep)
+            tl.store(p_means + o, total / times, mask=keep)
             kept += tl.sum(keep.to(tl.int32), 0)
     return kept
 
@@ -193,7 +193,7 @@ def enlist(round, every, bins, groups, p_visit, p_list, p_fill, TB: tl.constexpr
 def begin(bins, p_state, p_noise, p_energy, p_visit, p_list, p_fill, sizes, levels, TB: tl.constexpr):
     """Noise and its floor from the energies; all bins are to be visited."""
     samples, words, bits, n, repeats, rows, groups = sizes
-    tau_try, tau, theta, noise = levels
+    tau_try, tau, theta, noise, inverse = levels
     cells = groups * bins
     floor = floor_of(p_energy, cells, groups, TB)
     v = tl.maximum(noise, floor)
@@ -212,7 +212,7 @@ def settle(bins, capacity, rounds, p_rows, p_state, p_noise, p_list, p_fill, p_v
     """The round's end: `agree`, `enter`, and what to do next."""
     samples, words, bits, n, repeats, rows, groups = sizes
     p_key, p_rho, p_hit, p_energy, p_cells, p_means, p_places, p_values, p_of_keys, p_keys, p_found = work
-    tau_try, tau, theta, noise = levels
+    tau_try, tau, theta, noise, inverse = levels
     before, made, round = tl.load(p_state + FOUND), tl.load(p_state + MADE), tl.load(p_state + ROUND)
     v, floor = tl.load(p_noise), tl.load(p_noise + 1)
     found, fresh = before, round * 0

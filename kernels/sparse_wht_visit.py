@@ -125,16 +125,16 @@ def visit(
     samples, words, bits, n, repeats, rows, groups = sizes
     p_points, p_rows, p_columns, p_field = tables
     p_u, p_key, p_rho, p_hit, p_energy, p_places, p_values, p_of_keys, p_keys = work
-    tau_try, tau, theta, noise = levels
+    tau_try, tau, theta, noise, inverse = levels
     group = (p_points + i_c * samples * words, p_rows + i_c * n * words, p_columns + i_c * n * words, p_field)
     cell = i_c * bins + j
     p_bin = p_u + cell * samples
     peel(p_bin, j, m, p_places, p_values, p_of_keys + i_c * (groups * bins), p_keys, count, group[0], sizes, WP, TP)
-    e = energies(p_bin, m, samples, TP)
+    e = energies(p_bin, m, samples, inverse, TP)
     tl.store(p_energy + cell, e, mask=m)
     m &= e > tau_try * v
     if testing & any_of(m):
-        m &= spreads(p_bin, m, samples, TP) <= tau * v
+        m &= spreads(p_bin, m, samples, inverse, TP) <= tau * v
         if any_of(m):
             yes, keys, rho = single(p_bin, j, m, v, group, code, sizes, levels, SCHEME, HARD, CHASE, RP, DP, WP, TP, TI)
             tl.store(p_hit + cell, tl.zeros([j.shape[0]], tl.int32) + round, mask=yes)
