@@ -52,6 +52,7 @@ def _result(network=None, proof=None, picture=None, fit=None):
     times = {"default": first, "kept": {**first, "failures": ["no <compiler>"]}}
     machine = {"device": "cpu", "processor": "a <processor>", "threads": 2}
     result = {"machine": machine, "versions": {"torch": "2"}, "commit": "abc", "note": "", "networks": [], "pictures": []}
+    result["spectra"] = []
     if network:
         entry = {"name": network.name, "title": network.title, "about": network.about, "package": network.package}
         entry |= {"proof": proof.to_dict(), "reasons": proof.reasons(), "times": times}

@@ -36,6 +36,7 @@ _HOMES = {  # file of ops/ -> the public names in it
     "poly_norm": ("poly_norm",),
     "rational": ("rational",),
     "sparse_spectrum": ("SparseSpectrum",),
+    "sparse_wht": ("sparse_wht",),
     "sparse_wht_plan": ("SparseWHTPlan",),
     "spectral_conv": ("spectral_conv",),
     "spectral_filter": ("spectral_filter",),
@@ -53,7 +54,7 @@ OPS = (  # the names that explain and profile take
     "snake", "sine", "spder", "cauchy", "poly_relu", "square_wave", "wire", "poly_norm", "fan", "fourier_features",
     "mittag_leffler", "spectral_conv", "spectral_filter", "fourier_mix", "spectral_mlp", "dct", "idct", "dct_resample", "haar",
     "ihaar", "wavelet_gate", "spectral_gate1d", "istft_head", "imdct_head", "fourier_linear", "circulant_linear",
-    "waveft_linear",
+    "waveft_linear", "sparse_wht",
 )  # fmt: skip
 __all__ = [*_HOME, "basis", "compat", "distributed", "nn", "testing", "explain", "replace", "OPS"]
 
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from .ops.poly_norm import poly_norm  # noqa: F401
     from .ops.rational import rational  # noqa: F401
     from .ops.sparse_spectrum import SparseSpectrum  # noqa: F401
+    from .ops.sparse_wht import sparse_wht  # noqa: F401
     from .ops.sparse_wht_plan import SparseWHTPlan  # noqa: F401
     from .ops.spectral_conv import spectral_conv  # noqa: F401
     from .ops.spectral_filter import spectral_filter  # noqa: F401

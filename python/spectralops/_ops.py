@@ -472,6 +472,6 @@ def _(values, index, tables, sizes, levels, backend=None):
     )
 
 
-@_define("sparse_spectrum", "walsh_sum(Tensor points, Tensor keys, Tensor values, str? backend=None) -> Tensor")
+@_define("walsh_sum", "walsh_sum(Tensor points, Tensor keys, Tensor values, str? backend=None) -> Tensor")
 def _(points, keys, values, backend=None):
     return values.new_empty(points.shape[0])

@@ -11,7 +11,7 @@ from ._core import DTYPES, _pointer, _workspace
 from .._loader import core
 from ..ops.sparse_wht_reference import Decoded
 
-KERNELS = {"cpu": (), "cuda": ()}  # what the core has kernels for
+KERNELS = {"cpu": ("sparse_wht_decode", "walsh_sum"), "cuda": ()}  # what the core has kernels for
 FORMAT = "@17q14q4d"  # pointers with workspace_bytes, sizes and codes, levels
 WORKSPACE = 15  # the position of workspace among the fields; workspace_bytes follows
 

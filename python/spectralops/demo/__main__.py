@@ -20,6 +20,7 @@ from .images import pictures
 from .networks import networks
 from .page import page
 from .proof import prove
+from .spectra import print_spectra, spectra
 from .text import FIT_NAMES, fit_text, mode_title, proof_text, times_text
 from .timing import Options, measure_all, measure_in_modes
 
@@ -83,6 +84,8 @@ def _run(options: argparse.Namespace, device: torch.device) -> int:
         fits[picture.name] = fit(picture, device)
         print(f"{picture.title}\n  {picture.about}\n", flush=True)
         print("\n".join(fit_text(fits[picture.name])) + "\n", flush=True)
+    result["spectra"] = spectra(device, options.small)
+    print_spectra(result["spectra"])
     times = measure_in_modes(device, _timing(options))
     for network in chosen:
         proof = proofs[network.name]
@@ -96,7 +99,8 @@ def _run(options: argparse.Namespace, device: torch.device) -> int:
     (options.out / "report.json").write_text(json.dumps(result, indent=1) + "\n")
     (options.out / "report.html").write_text(page(result), encoding="utf-8")
     print(f"{options.out / 'report.html'} and report.json written, {result['seconds']:.0f} s in all")
-    return 0 if all(proof.green for proof in [*proofs.values(), *fits.values()]) else 1
+    green = [proof.green for proof in [*proofs.values(), *fits.values()]] + [entry["green"] for entry in result["spectra"]]
+    return 0 if all(green) else 1
 
 
 def _entry(of, proof, times: dict[str, dict], *names) -> dict:
@@ -130,7 +134,7 @@ def _facts(device: torch.device) -> dict:
         "python": platform.python_version(),
     }
     found = {**versions(*packages), "torch": torch.__version__}
-    return {"machine": machine, "versions": found, "commit": _commit(), "note": _busy(), "networks": [], "pictures": []}
+    return {"machine": machine, "versions": found, "commit": _commit(), "note": _busy(), "networks": [], "pictures": [], "spectra": []}
 
 
 def _busy() -> str:

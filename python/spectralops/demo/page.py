@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from .plots import bar_chart, legend, line_chart
+from .plots import bar_chart, graph_chart, legend, line_chart, pair_chart
+from .spectra import cut_note, cut_table, steps_table, trees_level, trees_verdict
 from .style import STYLE
 from .text import FIT_NAMES, NAMES, case_title, columns, common_notes, failures_text, mode_title, ratios, show_ms
 
@@ -20,6 +21,7 @@ def page(result: dict) -> str:
     )
     body = "".join(_network(network) for network in result["networks"])
     fits = "".join(_picture(picture) for picture in result["pictures"])
+    found = "".join(_spectrum(entry) for entry in result["spectra"])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>spectralops demo</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -30,8 +32,9 @@ def page(result: dict) -> str:
         "<p>Each model below was built twice from one seed and <code>spectralops.replace(model)</code> "
         "was run on one of the two. Weights, state_dict and code of the model are untouched. The pictures at the "
         "end were fitted twice from the same weights, by the formula of the layer in plain PyTorch and by "
-        "<code>spectralops.kan_linear</code>.</p>"
-        f'<p class="bad">{escape(result["note"])}</p>{body}{fits}</main></body></html>'
+        "<code>spectralops.kan_linear</code>. Last are two functions whose sparse Walsh-Hadamard transform "
+        "<code>spectralops.SparseWHTPlan</code> found by asking them.</p>"
+        f'<p class="bad">{escape(result["note"])}</p>{body}{fits}{found}</main></body></html>'
     )
 
 
@@ -80,6 +83,47 @@ def _picture(picture: dict) -> str:
         f"{_times(picture['times'], fit['green'], FIT_NAMES)}"
     )
     return _card(picture, fit["green"], body)
+
+
+def _spectrum(entry: dict) -> str:
+    trees = entry["name"] == "boosted-trees"
+    right = "every coefficient found, none invented" if trees else "no edge invented, all found where the queries suffice"
+    verdict = _chip(True, right) if entry["green"] else _chip(False, "not as it must be")
+    return (
+        f'<section class="card"><h2>{escape(entry["title"])}</h2><p class="soft">{escape(entry["about"])}</p>'
+        f"{verdict}{_trees(entry) if trees else _cut(entry)}</section>"
+    )
+
+
+def _text_table(rows: list[tuple[str, ...]]) -> str:
+    """Of what the terminal shows: the first column is text, the others numbers."""
+    head, *body = ([escape(cell) for cell in row] for row in rows)
+    return _table(head, body, set(range(1, len(head))))
+
+
+def _trees(entry: dict) -> str:
+    names = ("by the model's trees", "by the decoder")
+    pairs = [(" x ".join(t["features"]), t["exact"], t["found"]) for t in entry["top"]]
+    curves = [(name, entry["ranked"][k], css) for name, k, css in zip(names, ("exact", "found"), ("original", "replaced"))]
+    verdicts = [(trees_level(entry), ""), *((trees_verdict(row), "" if row["green"] else "bad") for row in entry["rows"])]
+    text = "".join(f'<p class="{css or "soft"}">{escape(line)}</p>' for line, css in verdicts)
+    return (
+        f'<div class="two"><div><h3>Largest interactions</h3>{pair_chart(pairs, names)}</div>'
+        f"<div><h3>All coefficients, by size</h3>{line_chart(curves, '|coefficient|', 'rank', log=True)}</div></div>"
+        f"<h3>Bins are doubled until they explain everything; what was asked is kept</h3>{_text_table(steps_table(entry))}{text}"
+    )
+
+
+def _cut(entry: dict) -> str:
+    drawings = []
+    for row in entry["rows"][-2:]:
+        title = f"{row['plan']}, {row['decibel']:g} dB: {row['queries']:,} queries"
+        chart = graph_chart(entry["place"], {k: row[k] for k in ("missed", "false", "found")})
+        drawings.append(f"<div><h3>{escape(title)}</h3>{chart}</div>")
+    return (
+        f"<h3>Queries and what they found</h3>{_text_table(cut_table(entry))}"
+        f'<p class="soft">{escape(cut_note(entry))}</p><div class="two">{"".join(drawings)}</div>'
+    )
 
 
 def _table(head: list[str], rows: list[list[str]], numeric: set[int] = frozenset()) -> str:

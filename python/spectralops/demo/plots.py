@@ -112,6 +112,37 @@ def bar_chart(groups: list[tuple[str, list[tuple[str, float, str]]]], show=str) 
     return _svg(_WIDTH, round(height), parts)
 
 
+def pair_chart(rows: list[tuple[str, float, float]], names: tuple[str, str]) -> str:
+    """rows: (label, a, b). b as a bar from zero, to either side, a as a mark that stands over it."""
+    bar, left, right = 19, 320, 60
+    largest = max(abs(v) for _, *both in rows for v in both) or 1.0
+    zero, unit = (left + _WIDTH - right) / 2, (_WIDTH - right - left) / 2 / largest
+    parts = []
+    for i, (label, a, b) in enumerate(rows):
+        y = i * bar
+        size = f'width="{max(abs(b) * unit, 1.0):.1f}" height="{bar - 6}" rx="2"'
+        parts.append(f'<text class="tick" x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(label)}</text>')
+        parts.append(f'<rect class="bar replaced" x="{min(zero, zero + b * unit):.1f}" y="{y + 3}" {size}/>')
+        mark = zero + a * unit
+        parts.append(f'<line class="mark" x1="{mark:.1f}" x2="{mark:.1f}" y1="{y + 1}" y2="{y + bar - 1}"/>')
+        parts.append(f'<text class="value" x="{_WIDTH - right + 8}" y="{y + 13}">{b:+.3f}</text>')
+    parts.append(f'<line class="grid" x1="{zero}" x2="{zero}" y1="0" y2="{len(rows) * bar}"/>')
+    return _svg(_WIDTH, len(rows) * bar + 2, parts) + legend([(names[0], "original"), (names[1], "replaced")])
+
+
+def graph_chart(place: list[list[float]], edges: dict[str, list[list[int]]]) -> str:
+    """place: (x, y) in the unit square of each vertex. edges: css class -> pairs of vertices."""
+    size, rim = 460, 8
+    at = [tuple(rim + (size - 2 * rim) * v for v in xy) for xy in place]
+    parts = [
+        f'<line class="edge {css}" x1="{at[u][0]:.1f}" y1="{at[u][1]:.1f}" x2="{at[v][0]:.1f}" y2="{at[v][1]:.1f}"/>'
+        for css, pairs in edges.items()
+        for u, v in pairs
+    ]
+    parts += [f'<circle class="vertex" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in at]
+    return _svg(size, size, parts) + legend([(f"{css}: {len(pairs)}", css) for css, pairs in edges.items()])
+
+
 def legend(entries: list[tuple[str, str]]) -> str:
     items = (f'<span><i class="key {css}"></i>{escape(name)}</span>' for name, css in entries)
     return f'<div class="legend">{"".join(items)}</div>'

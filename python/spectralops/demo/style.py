@@ -59,6 +59,13 @@ svg .value { fill: var(--ink) }
 .hand { --own: var(--hand) }
 .nudged { --own: var(--nudged) }
 .bar { fill: var(--own) }
+.mark { stroke: var(--original); stroke-width: 3 }
+.edge { stroke: var(--own); stroke-width: 1.6 }
+.edge.missed { stroke-dasharray: 4 3 }
+.vertex { fill: var(--ink) }
+.found { --own: var(--replaced) }
+.missed { --own: var(--compiled) }
+.false { --own: var(--bad) }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13px; color: var(--soft) }
 .key {
   display: inline-block; width: 14px; height: 5px; border-radius: 2px; margin-right: 6px;

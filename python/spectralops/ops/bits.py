@@ -22,10 +22,11 @@ def words(n: int) -> int:
 def pack_bits(bits: Tensor) -> Tensor:
     """(..., n) of zeros and ones, bit p at place p -> (..., words) int64."""
     n = bits.shape[-1]
-    padded = bits.new_zeros((*bits.shape[:-1], words(n) * 8, 8), dtype=torch.uint8)
-    padded.flatten(-2)[..., :n] = bits
-    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=bits.device)
-    return (padded * weights).sum(-1, dtype=torch.uint8).view(torch.int64)
+    padded = bits.new_zeros((*bits.shape[:-1], words(n) * WORD), dtype=torch.uint8)
+    padded[..., :n] = bits
+    # sum_i x_i 2^(8 i) times sum_j 2^(56 - 7 j): the exponents 8 i - 7 j + 56 all differ, and i = j are those of the highest byte
+    octets = (padded.view(torch.int64) * 0x0102040810204080) >> 56
+    return octets.bitwise_and_(255).to(torch.uint8).view(torch.int64)
 
 
 @functools.lru_cache(maxsize=None)
@@ -39,7 +40,7 @@ def unpack_bits(packed: Tensor, n: int) -> Tensor:
     """(..., words) int64 -> (..., n) uint8, bit p at place p."""
     octets = packed.contiguous().view(torch.uint8)
     spread = _eight(packed.device)[octets.reshape(-1).to(torch.int64)]
-    return spread.view(torch.uint8).view(*packed.shape[:-1], -1)[..., :n]
+    return spread.view(torch.uint8).view(*packed.shape[:-1], packed.shape[-1] * WORD)[..., :n]
 
 
 def pack(bits: Tensor) -> Tensor:
@@ -88,12 +89,15 @@ def product(vectors: Tensor, selected: Tensor) -> Tensor:
     return pack_bits((selected.to(torch.float32) @ unpacked).remainder(2).to(torch.uint8))
 
 
-def mixed(packed: Tensor) -> Tensor:
-    """(..., words) -> (...) int64: one word as it is, several mixed into one; distinct vectors rarely agree."""
-    if packed.shape[-1] == 1:
-        return packed[..., 0]
-    h = torch.zeros_like(packed[..., 0])
-    for w in range(packed.shape[-1]):
-        h = (h ^ packed[..., w]) * -7046029254386353131  # 0x9E3779B97F4A7C15, odd
-        h = h ^ (h >> 29)
-    return h
+def digest(packed: Tensor, weights: Tensor) -> Tensor:
+    """(..., words), (64 words,) random words -> (...) int64: for each vector the sum over F_2 of the weights at its bits. It is linear, and
+    of two vectors that differ, random weights make the same with probability 2^-64.
+    """
+    octets = packed.contiguous().view(torch.uint8)  # (..., 8 words)
+    sums = weights.new_zeros((weights.numel() // 8, 1))  # of the weights at the bits of a byte, for each of its places
+    for weight in weights.view(-1, 8).T:
+        sums = torch.cat([sums, sums ^ weight[:, None]], 1)
+    out = packed.new_zeros(packed.shape[:-1])
+    for place, row in enumerate(sums):
+        out ^= row[octets[..., place].to(torch.int64)]
+    return out

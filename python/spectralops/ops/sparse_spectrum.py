@@ -1,17 +1,29 @@
-"""`SparseSpectrum`: the coefficients that were found, and what follows from them."""
+"""`SparseSpectrum`: the coefficients that were found, and what follows from them.
+
+Formulas of the indices: sparse_spectrum_indices.py; of the fit to the samples: sparse_wht_refit.py.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
 
-from . import bits
+from . import bits, sparse_spectrum_indices as indices, sparse_spectrum_text as text
+from .sparse_spectrum_indices import Interactions
+from .sparse_wht_refit import refit
+from .walsh_sum import packed, signed_sum
+from .. import _check
 
 if TYPE_CHECKING:
     from .sparse_wht_plan import SparseWHTPlan
     from .sparse_wht_reference import Call
+
+DENSE = 28  # variables of a dense spectrum at most: a GiB of float32
+WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+ORDERS = ("magnitude", "degree", "variables")
 
 
 class Batch(NamedTuple):
@@ -27,14 +39,21 @@ class Batch(NamedTuple):
     samples: Tensor | None  # (R, num_queries): the coefficients are fitted to them
 
     def unpacked(self, r: int) -> dict:
-        """The fields of spectrum r."""
+        """The fields of spectrum r; whether they have a derivative was settled when the samples were given."""
+        with torch.set_grad_enabled(self.samples is not None and self.samples.requires_grad):
+            return self._unpacked(r)
+
+    def _unpacked(self, r: int) -> dict:
         count = int(self.counts[r])
         keys, values = self.keys[r, :count], self.values[r, :count]
         v, floor = self.noise[r]
         samples = self.plan.num_offsets
         kept = samples * values.square() >= self.call.theta * v / 4  # what was found and taken back leaves its rounding
-        order = values[kept].abs().argsort(descending=True, stable=True)
-        keys, values = keys[kept][order], values[kept][order]
+        keys, values = keys[kept], values[kept]
+        if self.samples is not None:
+            values = refit(self.plan, keys, self.samples[r])
+        order = values.detach().abs().argsort(descending=True, stable=True)
+        keys, values = keys[order], values[order]
         level = v
         if self.call.noise < 0 and not bool((keys != 0).any()):
             level = floor  # an estimate of the noise is believed where something stands out of it
@@ -49,20 +68,35 @@ class SparseSpectrum:
     :math:`f(m) = \sum_k F[k] (-1)^{\langle m, k \rangle}`.
 
     Args:
-        n: variables. keys: (K, ceil(n / 64)) int64, variable i of n at bit n - 1 - i. values: (K,) float32 or float64.
+        n: variables. keys: (K, ceil(n / 64)) int64, variable i of n at bit n - 1 - i, no two alike. values: (K,) float32 or float64.
         unresolved: (U, 2) int64, group and bin of what a decoder could not explain; empty for a complete one.
         residual_energy: the unexplained sum of F^2, noise included.
         noise_std: of the values that were decoded, estimated or given.
+        names: of the n variables, for the table that print shows.
+
+    Everything below is linear in `values`, deterministic, and differentiable in them to every order; keys are held fixed.
     """
 
     _batch: Batch | None = None
+    _names: tuple[str, ...] | None = None
 
     def __init__(
-        self, n: int, keys: Tensor, values: Tensor, unresolved: Tensor | None = None, residual_energy: float = 0.0, noise_std: float = 0.0
+        self, n: int, keys: Tensor, values: Tensor, unresolved: Tensor | None = None, residual_energy: float = 0.0, noise_std: float = 0.0,
+        names: Sequence[str] | None = None,
     ):  # fmt: skip
+        _check.tensor("keys", keys, (torch.int64,))
+        _check.tensor("values", values, (torch.float32, torch.float64))
+        if _check.integer("n", n) < 1:
+            raise ValueError(f"n must be at least 1; got {n}")
+        if keys.dim() != 2 or keys.shape[1] != bits.words(n) or values.shape != keys.shape[:1]:
+            raise ValueError(
+                f"keys must have shape (K, {bits.words(n)}) for n = {n}, values (K,); got {_check.shape(keys)} and {_check.shape(values)}"
+            )
+        _check.same_device("keys", keys, values=values, unresolved=unresolved)
         self.n, self.keys, self.values = n, keys, values
         self.unresolved = keys.new_zeros((0, 2)) if unresolved is None else unresolved
         self.residual_energy, self.noise_std = residual_energy, noise_std
+        self.names = names
 
     @classmethod
     def _of(cls, batch: Batch, r: int) -> "SparseSpectrum":
@@ -74,9 +108,31 @@ class SparseSpectrum:
     def __getattr__(self, name: str):
         if name.startswith("__") or self._batch is None:
             raise AttributeError(f"SparseSpectrum has no attribute {name!r}")
-        batch, self._batch = self._batch, None
-        self.__dict__.update(batch.unpacked(self._row))
+        fields = self._batch.unpacked(self._row)
+        self._batch = None
+        self.__dict__.update(fields)
         return getattr(self, name)
+
+    def __getstate__(self) -> dict:
+        self.keys  # made now: a pickle has no batch
+        return {name: value for name, value in self.__dict__.items() if name not in ("_batch", "_row")}
+
+    def _like(self, keys: Tensor, values: Tensor, residual_energy: float | None = None) -> "SparseSpectrum":
+        energy = self.residual_energy if residual_energy is None else residual_energy
+        return SparseSpectrum(self.n, keys, values, self.unresolved, energy, self.noise_std, self.names)
+
+    # ---- what it holds ---------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the variables; may be set."""
+        return self._names
+
+    @names.setter
+    def names(self, names: Sequence[str] | None) -> None:
+        if names is not None and (isinstance(names, str) or len(names) != self.n):
+            raise ValueError(f"names must be {self.n} strings, one for each variable; got {names!r:.80}")
+        self._names = None if names is None else tuple(map(str, names))
 
     def __len__(self) -> int:
         return self.keys.shape[0]
@@ -84,3 +140,152 @@ class SparseSpectrum:
     def bits(self) -> Tensor:
         """(K, n) uint8: the keys, variable i in column i."""
         return bits.unpack(self.keys, self.n).contiguous()
+
+    def sets(self) -> list[tuple[int, ...]]:
+        """The keys as tuples of variables, ascending."""
+        return indices.sets_of(self.keys, self.n)
+
+    def degrees(self) -> Tensor:
+        """(K,) int64: the number of variables of each key."""
+        return self.bits().sum(1, dtype=torch.int64)
+
+    def degree(self) -> int:
+        """The largest of `degrees()`; 0 where there is no key."""
+        return int(self.degrees().max()) if len(self) else 0
+
+    def top(self, k: int) -> "SparseSpectrum":
+        """The k coefficients of largest magnitude; the energy of the others is added to `residual_energy`."""
+        if _check.integer("k", k) < 0:
+            raise ValueError(f"k must not be negative; got {k}")
+        order = self.values.detach().abs().argsort(descending=True, stable=True)
+        kept = order[:k]
+        dropped = self.values.detach()[order[k:]].to(torch.float64).square().sum().item()
+        return self._like(self.keys[kept], self.values[kept], self.residual_energy + dropped)
+
+    def sorted(self, by: str = "magnitude") -> "SparseSpectrum":
+        """The same coefficients by "magnitude", largest first; by "degree", fewest variables first and largest first among these; or by
+        "variables": fewest first, then as tuples of variables.
+        """
+        _check.choice("by", by, ORDERS)
+        if by == "variables":
+            order = indices.order_of(self.keys, self.n)
+        else:
+            order = self.values.detach().abs().argsort(descending=True, stable=True)
+            if by == "degree":
+                order = order[self.degrees()[order].argsort(stable=True)]
+        return self._like(self.keys[order], self.values[order])
+
+    def to(self, device) -> "SparseSpectrum":
+        """The same spectrum on another device."""
+        keys, values, unresolved = (t.to(device) for t in (self.keys, self.values, self.unresolved))
+        return SparseSpectrum(self.n, keys, values, unresolved, self.residual_energy, self.noise_std, self.names)
+
+    # ---- the function ----------------------------------------------------------------------------------------------
+
+    def evaluate(self, points: Tensor, *, backend: str | None = None) -> Tensor:
+        """f at points.
+
+        Args:
+            points: (.., n) of zeros and ones, variable i in column i; bool or any integer type, on the spectrum's device.
+            backend: None (automatic), "reference", "cpu", "triton", "cuda".
+
+        Returns (..,) of the values' dtype. Points are packed in pieces: what is held besides them is an eighth of a byte a variable. The
+        sum over the keys has a fixed order. Derivative: with respect to the values, to every order, the same sum with points and keys
+        exchanged.
+
+        Raises: ValueError for another number of variables, another device, entries other than 0 and 1 (on a GPU this check waits for it);
+        TypeError for other dtypes.
+        """
+        _check.tensor("points", points, WHOLE)
+        _check.backend(backend)
+        if points.dim() < 1 or points.shape[-1] != self.n:
+            raise ValueError(f"points must have shape (.., {self.n}), a column for each variable; got {_check.shape(points)}")
+        _check.same_device("points", points, keys=self.keys)
+        if points.dtype != torch.bool and points.numel():
+            low, high = (int(end) for end in points.aminmax())
+            if low < 0 or high > 1:
+                raise ValueError(f"points must hold zeros and ones; got values from {low} to {high}")
+        rows = packed(points.reshape(-1, self.n))
+        return signed_sum(rows, self.keys, self.values, backend).view(points.shape[:-1])
+
+    def to_dense(self) -> Tensor:
+        """(2^n,) of the values' dtype: F, with variable i of n at bit n - 1 - i of the index. n to 28."""
+        if self.n > DENSE:
+            raise ValueError(f"a dense spectrum of n = {self.n} variables would have 2^{self.n} numbers; n must be at most {DENSE}")
+        return self.values.new_zeros(1 << self.n).index_copy(0, self.keys[:, 0], self.values)
+
+    # ---- interactions of its variables -----------------------------------------------------------------------------
+
+    def _indices(self, index: str, order: int, least: int) -> Interactions:
+        keys, values = indices.interactions(self.n, self.keys, self.values, index, order, least)
+        return Interactions(self.n, index, order, keys, values, self.names)
+
+    def mobius(self) -> Interactions:
+        r"""The coefficients of the multilinear polynomial: :math:`f(x) = \sum_S a_S \prod_{i \in S} x_i` on x in {0, 1}^n,
+        :math:`a_S = (-2)^{|S|} \sum_{k \supseteq S} F[k]`.
+
+        Returns :class:`Interactions`: `keys` (L, W) packed as this spectrum's, `values` (L,), `sets()` as tuples of variables, `to_dict()`
+        {(): a, (0,): b, ..} as shapiq keeps them. They are the sets that a key contains, also where the sum is zero; computed
+        in float64 and rounded once.
+
+        Raises: ValueError where the keys have more than 2^22 subsets: `top` leaves fewer.
+
+        Source: M. Grabisch, M. Roubens, Int. J. Game Theory 28 (1999) 547-565.
+        """
+        return self._indices("moebius", self.degree(), 0)
+
+    def shapley(self) -> Tensor:
+        r"""(n,): the Shapley values of the game :math:`v(S) = f(1_S)`,
+        :math:`\phi_i = -2 \sum_{k \ni i, |k| \text{ odd}} F[k] / |k|`; their sum is f(1 .. 1) - f(0 .. 0).
+
+        Source: L. S. Shapley, 1953; the form in F follows from that of the Moebius coefficients, sum_(S containing i) a_S / |S|.
+        """
+        return indices.shapley(self.n, self.keys, self.values)
+
+    def interactions(self, order: int, index: str = "banzhaf") -> Interactions:
+        r"""An interaction index of all sets of at most `order` variables, of the game :math:`v(S) = f(1_S)`.
+
+        Args:
+            order: at least 1.
+            index: each is a sum over the keys that contain S, of d = |k| and s = |S| variables, B the Bernoulli numbers:
+
+                "banzhaf"         (-2)^s F[S]: the mean of the discrete derivative, Banzhaf values for s = 1
+                "shapley"         SII: (-2)^s sum F[k] / (d - s + 1) over even d - s, Shapley values for s = 1
+                "k-shapley"       k-SII: sum_(r = s .. order) B_(r - s) sum_(R containing S, |R| = r) SII(R); adds up to v(N) - v({})
+                "shapley-taylor"  STII: a_S for s < order, sum_(T containing S) a_T / binom(|T|, order) for s = order
+                "faith-banzhaf"   (-2)^s sum F[k] over d <= order: the polynomial nearest to f over uniform points
+                "faith-shapley"   the nearest in Shapley's weights, exact at the empty and the full set
+
+        Returns :class:`Interactions` as in :meth:`mobius`; the sets that no key with a part in the index contains are left out, their
+        index is zero. The empty set is there for the two polynomials only. For shapiq: `to_dict()` is its interaction dictionary.
+
+        Sources: see sparse_spectrum_indices.py.
+        """
+        _check.choice("index", index, indices.INDICES)
+        if _check.integer("order", order) < 1:
+            raise ValueError(f"order must be at least 1; got {order}")
+        return self._indices(index, order, 0 if index.startswith("faith") else 1)
+
+    # ---- text and files --------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return (
+            f"SparseSpectrum(n={self.n}, coefficients={len(self)}, unresolved={self.unresolved.shape[0]}, "
+            f"residual_energy={self.residual_energy:.3g}, noise_std={self.noise_std:.3g}, device={self.keys.device})"
+        )
+
+    def __str__(self) -> str:
+        return text.table(self)
+
+    def table(self, rows: int | None = None) -> str:
+        """What print shows, with so many rows; None for all."""
+        return text.table(self, rows)
+
+    def save(self, path: str | Path) -> None:
+        """A JSON file: the keys in hexadecimal, the numbers exactly. Gradients are not kept."""
+        text.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, device=None) -> "SparseSpectrum":
+        """What `save` wrote. ValueError for another version's file, or for one that is not a spectrum."""
+        return cls(**text.load(path, device))

@@ -1,16 +1,130 @@
 """`sparse_wht`: the sparse spectrum of a tensor in memory. The decoder is that of `SparseWHTPlan`; where reading everything is
-quicker, the dense transform and a threshold take its place.
+quicker, and where the decoder leaves something unresolved, the dense transform and a threshold take its place.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from .hadamard import hadamard_transform
 from .sparse_spectrum import SparseSpectrum
-from .sparse_wht_plan import SparseWHTPlan
+from .sparse_wht_plan import DTYPES, FALSE_ALARM, SparseWHTPlan, chi_square_tail, check_noise, real
+from .sparse_wht_reference import FLOOR, noise_of
 from .. import _check
 
 OFFSETS = ("auto", "exact", "nso", "dense")
+REPEATS = 3  # of "nso"
+SAMPLED = 1 << 16  # coefficients from which a dense transform's noise is estimated
+# n -> the largest k for which decoding is quicker than the dense transform, one function; n beyond the last takes k < 2^(n - 9).
+SPARSE_BELOW = {
+    "cpu": {},
+    "cuda": {},
+}
+FIRST = {"cpu": 20, "cuda": 26}  # no n below
+
+
+@lru_cache(maxsize=64)
+def _plan(n: int, k: int, groups: int, offsets: str, seed: int, device: torch.device) -> SparseWHTPlan:
+    return SparseWHTPlan(n, k, groups=groups, offsets=offsets, repeats=REPEATS if offsets == "nso" else 1, seed=seed, device=device)
+
+
+@lru_cache(maxsize=64)
+def _positions(plan: SparseWHTPlan, device: torch.device) -> Tensor:
+    return plan.queries(format="packed").squeeze(1)
+
+
+def _sparse_is_quicker(n: int, k: int, device: str) -> bool:
+    if n < FIRST.get(device, 1 << 30):
+        return False
+    return k <= SPARSE_BELOW[device].get(n, 1 << (n - 9))
+
+
+def _dense(x: Tensor, k: int, noise_std: float | str, backend: str | None) -> SparseSpectrum:
+    """All 2^n coefficients F, and of them those that noise of variance v = sigma^2 / 2^n does not explain."""
+    size = x.shape[0]
+    n = size.bit_length() - 1
+    coefficients = hadamard_transform(x, 1 / size, backend=backend)
+    with torch.no_grad():
+        energy = coefficients.square()
+        total = energy.sum()
+        if not bool(torch.isfinite(total)):
+            raise ValueError("x must be finite; got NaN or infinity, or values whose squares are")
+        floor = (FLOOR * torch.finfo(x.dtype).eps / 2) ** 2 * total
+        tail = chi_square_tail(FALSE_ALARM / size, 1)
+        if noise_std == "auto":
+            places = torch.arange(min(size, SAMPLED), device=x.device) * 2654435769 % size  # odd: all places, none twice
+            v = noise_of(energy[places][None], floor, chi_square_tail(FALSE_ALARM / places.numel(), 1))
+        else:
+            v = torch.maximum(floor, floor.new_tensor(noise_std**2 / size))
+        keys = (energy > tail * v).nonzero().squeeze(1)
+        keys = keys[energy[keys].argsort(descending=True, stable=True)]
+        limit = max(32 * k, 4096)
+        doubtful = noise_std == "auto" and bool(v > floor) and not bool((keys != 0).any())
+        unresolved = keys.new_zeros((int(doubtful or keys.numel() > limit), 2))
+        keys = keys[:limit]
+        left = energy.index_fill(0, keys, 0.0).sum().item()
+        noise = (v * size).sqrt().item() if v > floor else 0.0
+    return SparseSpectrum(n, keys[:, None], coefficients[keys], unresolved, left, noise)
+
+
+def _one(x: Tensor, k: int, noise_std, groups: int, offsets: str, seed: int, backend: str | None) -> SparseSpectrum:
+    n = x.shape[0].bit_length() - 1
+    if offsets == "dense" or offsets == "auto" and not _sparse_is_quicker(n, k, x.device.type):
+        return _dense(x, k, noise_std, backend)
+    scheme = offsets if offsets != "auto" else "exact" if noise_std in ("auto", 0) else "nso"
+    plan = _plan(n, k, groups, scheme, seed, x.device)
+    spectrum = plan.decode(x[_positions(plan, x.device)], noise_std, backend=backend)
+    if offsets == "auto" and spectrum.unresolved.numel():
+        return _dense(x, k, noise_std, backend)
+    return spectrum
+
+
+def sparse_wht(
+    x: Tensor, k: int, *, noise_std: float | str = "auto", groups: int = 3, offsets: str = "auto", seed: int = 0, backend: str | None = None
+) -> SparseSpectrum | list:
+    r"""The largest Walsh-Hadamard coefficients of x: keys k and :math:`F[k] = 2^{-n} \sum_m x[m] (-1)^{\langle m, k \rangle}`.
+
+    Args:
+        x: (..., 2^n), n from 1 to 28; variable i of n is axis i of ``x.reshape([2] * n)``, that is bit n - 1 - i of the index. float32 and
+            float64 are worked on as they are, 16-bit types as float32, integers as float64.
+        k: the number of coefficients expected, at most 2^n. A few more are found as well.
+        noise_std: standard deviation of independent noise on x, a number, or "auto": estimated.
+        groups, seed: of the :class:`SparseWHTPlan`.
+        offsets: "exact" or "nso", as there (three repeats), read about groups 2k (n + 1) entries of x; "dense" transforms all of x and keeps what
+            stands out of the noise. "auto" takes "exact" ("nso" where noise_std is given and not 0) where that is quicker by a measured
+            table, large n and small k, and "dense" elsewhere and where something was left unresolved.
+
+    Returns: a :class:`SparseSpectrum`, largest coefficient first; for leading dimensions a list, nested like them. Its `unresolved` is not
+        empty where x is not sparse: more than max(32 k, 4096) coefficients stand out, or, with noise_std="auto", none but the mean does. A
+        dense transform counts as one bin, (0, 0).
+
+    Derivatives: of `values` with respect to x, to every order, the keys held fixed. Deterministic. The host waits for the device.
+
+    Raises: TypeError or ValueError for a size that is no power of two, k above 2^n, x that is not finite (where it was read), and as
+        :class:`SparseWHTPlan` and :func:`hadamard_transform` do.
+
+    Source: as :class:`SparseWHTPlan`.
+    """
+    _check.tensor("x", x, DTYPES)
+    size = x.shape[-1] if x.dim() else 0
+    if size < 2 or size & (size - 1):
+        raise ValueError(f"x must have 2^n entries, n at least 1, in its last dimension; got {_check.shape(x)}")
+    if not 1 <= _check.integer("k", k) <= size:
+        raise ValueError(f"k must be at least 1 and at most 2^n = {size}; got {k}")
+    _check.choice("offsets", offsets, OFFSETS)
+    if not 1 <= _check.integer("groups", groups) <= 16:
+        raise ValueError(f"groups must be at least 1 and at most 16; got {groups}")
+    _check.integer("seed", seed)
+    check_noise(noise_std)
+    x = real(x)
+
+    def each(part: Tensor) -> SparseSpectrum | list:
+        if part.dim() > 1:
+            return [each(row) for row in part]
+        return _one(part, k, noise_std, groups, offsets, seed, backend)
+
+    return each(x)

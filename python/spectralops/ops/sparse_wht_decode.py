@@ -32,14 +32,12 @@ def sparse_wht_decode(values, index, tables, sizes, levels, backend=None):
 
 
 def decode(plan: "SparseWHTPlan", values: Tensor, noise_std, refit: bool, backend: str | None) -> list[SparseSpectrum]:
-    """(R, num_queries) -> R spectra."""
-    if not values.is_floating_point():
-        values = values.to(torch.float64)
-    elif values.dtype in (torch.float16, torch.bfloat16):
-        values = values.to(torch.float32)
+    """(R, num_queries), float32 or float64 -> R spectra."""
+    if values.shape[0] == 0:
+        return []
     learned = torch.is_grad_enabled() and values.requires_grad
     call = plan._call(noise_std)
     with torch.no_grad():
-        done = sparse_wht_decode(values.detach(), plan._index, list(plan.tables), [int(s) for s in call[:10]], list(call[10:]), backend)
-    batch = Batch(plan, call, *done, samples=values if refit or learned else None)
+        done = sparse_wht_decode(values.detach(), plan._index, plan.tables, call[:10], call[10:], backend)
+    batch = Batch(plan, call, *done, samples=values if learned else values.detach() if refit else None)
     return [SparseSpectrum._of(batch, r) for r in range(values.shape[0])]

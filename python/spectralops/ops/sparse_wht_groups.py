@@ -17,6 +17,7 @@ base_0 = 0, the others are random.  All bits come from SHAKE-256 of (seed, purpo
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import NamedTuple
 
 import torch
@@ -45,58 +46,53 @@ class Tables(NamedTuple):
         return Tables(*(t.to(device) for t in self))
 
 
+def random_words(seed: int, purpose: str, count: int) -> Tensor:
+    """(count,) int64."""
+    digest = hashlib.shake_256(f"spectralops.sparse_wht/{seed}/{purpose}".encode()).digest(8 * count)
+    return torch.frombuffer(bytearray(digest), dtype=torch.int64) if count else torch.zeros(0, dtype=torch.int64)
+
+
 def _random(seed: int, purpose: str, *shape: int) -> Tensor:
     """(*shape) random bits, uint8."""
-    count = 1
-    for size in shape:
-        count *= size
-    digest = hashlib.shake_256(f"spectralops.sparse_wht/{seed}/{purpose}".encode()).digest((count + 7) // 8 + 8)
-    octets = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
-    return ((octets[:, None] >> torch.arange(8)) & 1).reshape(-1)[:count].reshape(shape)
+    count = math.prod(shape)
+    return bits.unpack_bits(random_words(seed, purpose, bits.words(count)), count).reshape(shape)
 
 
-def _permutation(seed: int, purpose: str, n: int) -> Tensor:
-    keys = bits.pack_bits(_random(seed, purpose, n, bits.WORD))[:, 0]
-    return torch.argsort(keys, stable=True)
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Of matrices over F_2, float32: exact, as sums stay below 2^24."""
+    return (a @ b).remainder_(2)
 
 
 def _triangular_inverse(t: Tensor) -> Tensor:
-    """Of a unit lower triangular matrix over F_2: row i of the inverse is e_i plus the rows that row i of t selects below i."""
-    rows = [sum(int(x) << j for j, x in enumerate(row)) for row in t.tolist()]
-    inverse: list[int] = []
-    for i, row in enumerate(rows):
-        value = 1 << i
-        for j in range(i):
-            if row >> j & 1:
-                value ^= inverse[j]
-        inverse.append(value)
-    h = len(rows)
-    return torch.tensor([[value >> j & 1 for j in range(h)] for value in inverse], dtype=torch.uint8).reshape(h, h)
+    """Of unit lower triangular matrices over F_2: (I + N)^-1 = sum_i N^i = (I + N) (I + N^2) (I + N^4) .. as N^64 = 0."""
+    unit = torch.eye(t.shape[-1])
+    power = t - unit
+    inverse = t.clone()
+    for _ in range((t.shape[-1] - 1).bit_length() - 1):
+        power = _product(power, power)
+        inverse = _product(inverse, unit + power)
+    return inverse
 
 
-def _matrix(n: int, seed: int, group: int) -> tuple[Tensor, Tensor]:
-    """A and A^-T, (n, n) uint8."""
+def _matrices(n: int, seed: int, groups: int) -> tuple[Tensor, Tensor]:
+    """A and A^-T of each group, (C, n, n) uint8."""
     h = min(n, bits.WORD)
-    top = torch.tril(_random(seed, f"{group}/T", h, h), -1) | torch.eye(h, dtype=torch.uint8)
-    below = _random(seed, f"{group}/R", n - h, h)
-    inverse = _triangular_inverse(top)
-    below_inverse = (below.to(torch.float32) @ inverse.to(torch.float32)).remainder(2).to(torch.uint8)
-    place = _permutation(seed, f"{group}/P", n)
-
-    def whole(corner: Tensor, lower: Tensor) -> Tensor:
-        a = torch.eye(n, dtype=torch.uint8)
-        a[:h, :h], a[h:, :h] = corner, lower
-        return a
-
-    a, dual = torch.empty(n, n, dtype=torch.uint8), torch.empty(n, n, dtype=torch.uint8)
-    a[place] = whole(top, below)
-    dual[place] = whole(inverse, below_inverse).T  # A^-1 = [[T^-1, 0], [R T^-1, I]] P^T
+    a = torch.eye(n, dtype=torch.uint8).repeat(groups, 1, 1)
+    for c in range(groups):
+        a[c, :h, :h] |= _random(seed, f"{c}/T", h, h).tril(-1)
+        a[c, h:, :h] = _random(seed, f"{c}/R", n - h, h)
+    dual = a.transpose(1, 2).clone()  # [[T, 0], [R, I]]^-T = [[T^-1, 0], [R T^-1, I]]^T
+    inverse = _triangular_inverse(a[:, :h, :h].float())
+    dual[:, :h, :h] = inverse.transpose(1, 2)
+    dual[:, :h, h:] = _product(a[:, h:, :h].float(), inverse).transpose(1, 2)
+    for c in range(groups):  # rows in the order of a random permutation: row i to place[i]
+        back = random_words(seed, f"{c}/P", n).argsort(stable=True).argsort()
+        a[c], dual[c] = a[c, back], dual[c, back]
     return a, dual
 
 
 def tables(n: int, groups: int, offsets: str, repeats: int, degree: int | None, seed: int) -> Tables:
-    matrices = [_matrix(n, seed, c) for c in range(groups)]
-    a, dual = torch.stack([m[0] for m in matrices]), torch.stack([m[1] for m in matrices])  # (C, bit of k, bit of t)
+    a, dual = _matrices(n, seed, groups)  # (C, bit of k, bit of t)
     base = bits.pack_bits(_random(seed, "base", groups, repeats, n))
     base[:, 0] = 0
     checks = bch.check_rows(n, degree) if offsets == "bch" else torch.zeros(0, n, dtype=torch.uint8)
@@ -135,50 +131,8 @@ def offset_points(t: Tables, n: int, b: int, offsets: str) -> Tensor:
     return (t.base[:, :, None, :] ^ rows[:, None]).flatten(1, 2)
 
 
-# ---- which points are asked twice ------------------------------------------------------------------------------------
-
-
-def _echelon(vectors: Tensor) -> list[tuple[int, Tensor]]:
-    """(bit, vector) pairs of a reduced basis: the vector is the only one with that bit."""
-    w = vectors.shape[-1]
-    mask = (1 << bits.WORD) - 1
-    basis: dict[int, int] = {}
-    for row in vectors.tolist():
-        value = sum((word & mask) << (bits.WORD * i) for i, word in enumerate(row))
-        for p, v in basis.items():
-            if value >> p & 1:
-                value ^= v
-        if value:
-            top = value.bit_length() - 1
-            basis = {p: v ^ value if v >> top & 1 else v for p, v in basis.items()} | {top: value}
-
-    def signed(word: int) -> int:
-        return word - (1 << bits.WORD) if word >> (bits.WORD - 1) else word
-
-    return [
-        (p, torch.tensor([signed(v >> (bits.WORD * i) & mask) for i in range(w)], device=vectors.device))
-        for p, v in basis.items()
-    ]
-
-
-def _coset(points: Tensor, basis: list[tuple[int, Tensor]]) -> Tensor:
-    """(..., W) -> (...): a number of the coset of each point; equal for points of one coset."""
-    for p, vector in basis:
-        points = points ^ (-bits.bit(points, p)[..., None] & vector)
-    return bits.mixed(points)
-
-
-def shared_cosets(columns: Tensor, offsets: Tensor) -> Tensor:
-    """(C, b, W), (C, P, W) -> (C, P) bool: whether span(columns_c) + d_(c, p) may meet another of these sets."""
-    groups, count, _ = offsets.shape
-    shared = torch.zeros(groups, count, dtype=torch.bool, device=offsets.device)
-    for c in range(groups):
-        number = _coset(offsets[c], _echelon(columns[c]))
-        _, place, times = number.unique(return_inverse=True, return_counts=True)
-        shared[c] |= times[place] > 1
-        for other in range(c):
-            basis = _echelon(torch.cat([columns[c], columns[other]]))
-            mine, its = _coset(offsets[c], basis), _coset(offsets[other], basis)
-            shared[c] |= torch.isin(mine, its)
-            shared[other] |= torch.isin(its, mine)
-    return shared
+def names(points: Tensor) -> Tensor:
+    """(..., W) -> (...) int64, linear over F_2 and equal for equal points: for one word the point itself, for more of them a digest."""
+    if points.shape[-1] == 1:
+        return points[..., 0]
+    return bits.digest(points, random_words(0, "names", bits.WORD * points.shape[-1]).to(points.device))

@@ -24,9 +24,27 @@ from .. import _check
 FORMAT, VERSION = "spectralops.SparseWHTPlan", 1
 FALSE_ALARM = 1e-4  # of a decode: that noise alone gives a key, or leaves a bin unresolved
 TRIED = 1e-2  # of a bin that holds noise alone: that its signs are looked at
-ROWS = 4096  # points made at a time, so that what is between stays in a cache
+ROWS = 4096  # points made at a time
 MAX_VARIABLES = 4096
 MAX_B = 30
+MAX_SAMPLES = 2**31 - 1  # their numbers are int32
+ARGUMENTS = ("n", "k", "groups", "offsets", "repeats", "degree", "b", "majority", "chase", "seed", "q")
+DTYPES = (*_check.FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def real(values: Tensor) -> Tensor:
+    """As a decoder takes them: float32 or float64."""
+    if not values.is_floating_point():
+        return values.to(torch.float64)
+    return values.to(torch.float32) if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def check_noise(noise_std: object) -> None:
+    if isinstance(noise_std, str) and noise_std == "auto":
+        return
+    number = isinstance(noise_std, (int, float)) and not isinstance(noise_std, bool)
+    if not number or not math.isfinite(noise_std) or noise_std < 0:
+        raise ValueError(f'noise_std must be "auto" or a number of at least 0; got {noise_std!r}')
 
 
 @lru_cache(maxsize=256)
@@ -113,7 +131,15 @@ class SparseWHTPlan:
         self.n, self.k, self.groups, self.offsets, self.repeats = n, k, groups, offsets, repeats
         self.degree, self.majority, self.chase, self.seed, self.q = degree, majority, chase, seed, q
         self.b = self.first_b = b
-        self.device = torch.device("cpu" if device is None else device)
+        try:
+            self.device = torch.device("cpu" if device is None else device)
+        except RuntimeError:
+            raise ValueError(f"device must be a torch.device or the name of one; got {device!r}") from None
+        except TypeError:
+            raise TypeError(f"device must be a torch.device or the name of one; got {type(device).__name__}") from None
+        if self.num_samples > MAX_SAMPLES:
+            sizes = f"{groups} groups of 2^{b} bins and {self.num_offsets} offsets"
+            raise ValueError(f"b (or k) is too large: {sizes} are {self.num_samples} samples, more than {MAX_SAMPLES}")
         self._smaller: SparseWHTPlan | None = None  # the plan that this one was grown from
 
     # ---- sizes -----------------------------------------------------------------------------------------------------
@@ -133,13 +159,20 @@ class SparseWHTPlan:
         return self.repeats * (self.checks + 1)
 
     @property
+    def num_samples(self) -> int:
+        """C 2^b P, what the transforms take: a point counts as often as it occurs."""
+        return self.groups * self.bins * self.num_offsets
+
+    @property
     def num_queries(self) -> int:
-        """Distinct points."""
-        return self._numbering[1].numel() if self._numbering is not None else self.groups * self.bins * self.num_offsets
+        """Distinct points, the length of `queries()` and of `values`."""
+        return self._numbering[1].numel() + (0 if self._smaller is None else self._smaller.num_queries)
 
     def __repr__(self) -> str:
-        shown = ("offsets", "repeats", "degree", "b", "groups", "seed", "device")
-        return f"SparseWHTPlan(n={self.n}, k={self.k}, {', '.join(f'{s}={getattr(self, s)!s}' for s in shown)})"
+        shown = {**self._arguments(), "b": self.first_b, "device": None if self.device.type == "cpu" else str(self.device)}
+        usual = {**SparseWHTPlan.__init__.__kwdefaults__, "offsets": None}
+        text = ", ".join(f"{name}={value!r}" for name, value in shown.items() if name not in usual or value != usual[name])
+        return f"SparseWHTPlan({text})" + (f".grow({self.b})" if self.b > self.first_b else "")
 
     # ---- points ----------------------------------------------------------------------------------------------------
 
@@ -153,10 +186,10 @@ class SparseWHTPlan:
         return self.tables.to_bin_rows[:, : self.b], layout.offset_points(self.tables, self.n, self.b, self.offsets)
 
     def _inherited(self) -> Tensor:
-        """(C, B, P): the number that the smaller plan gave each point, -1 where it had none."""
-        small, half = self._smaller, self.bins // 2
-        its = small._slots().view(self.groups, half, self.repeats, -1)
-        number = its.new_full((self.groups, self.bins, self.repeats, self.checks + 1), -1)
+        """(C, B, P) int64: the number that the smaller plan gave each sample, -1 where it had none."""
+        half = self.bins // 2
+        its = self._smaller._slots().view(self.groups, half, self.repeats, -1)
+        number = torch.full((self.groups, self.bins, self.repeats, self.checks + 1), -1, device=self.device)
         if self.offsets != "exact":
             number[:, :half] = its
         else:  # column b - 1 was a row of the smaller plan and now spans the subspace
@@ -165,89 +198,72 @@ class SparseWHTPlan:
         return number.view(self.groups, self.bins, -1)
 
     def _slots(self) -> Tensor:
-        """(C, B, P) int64: the number of the query at each sample."""
-        if self._numbering is not None:
-            return self._numbering[0]
-        shape = self.groups, self.bins, self.num_offsets
-        return torch.arange(math.prod(shape), device=self.device).view(shape)
+        """(C, B, P): the number of the query at each sample."""
+        if self._index is not None:
+            return self._index
+        return self._numbering[1].view(self.groups, self.bins, self.num_offsets)
+
+    def _repeated(self) -> tuple[Tensor, Tensor]:
+        """Samples (N,) whose point is another sample's too, in order of the points, and the number (N,) of the point of each."""
+        columns, offsets = (layout.names(points)[..., None] for points in self._points)  # linear: names of sums are sums of names
+        name = torch.stack([bits.span(m) for m in columns]) ^ offsets.transpose(1, 2)  # (C, B, P)
+        name, sample = name.flatten().sort(stable=True)
+        again = torch.zeros(name.numel() + 1, dtype=torch.bool, device=self.device)
+        again[1:-1] = name[1:] == name[:-1]  # as the one before
+        member = again[1:] | again[:-1]
+        sample, first = sample[member], ~again[:-1][member]
+        point = first.cumsum(0) - 1
+        if self.n > bits.WORD:  # names may agree where points do not: these stay as they are
+            exact = self._points_at(sample)
+            same = (exact == exact[first][point]).all(1)
+            sample, point = sample[same], point[same]
+        return sample, point
 
     @cached_property
-    def _numbering(self) -> tuple[Tensor, Tensor] | None:
-        """(C, B, P) the query at each sample, and a sample of each query; None if they are the same in order."""
-        columns, offsets = self._points
-        shared = layout.shared_cosets(columns, offsets)
-        if self._smaller is None and not bool(shared.any()):
-            return None
-        shape = self.groups, self.bins, self.num_offsets
-        total = math.prod(shape)
-        slot = torch.arange(total, device=self.device)
-        representative = slot.clone()
-        suspects = shared[:, None].expand(shape).reshape(-1).nonzero().squeeze(1)
-        inherited = None if self._smaller is None else self._inherited().view(-1)
-        if suspects.numel():
-            points = self._points_at(suspects)
-            order = torch.argsort(bits.mixed(points), stable=True)
-            if inherited is not None:  # among equal points one that has a number comes first
-                order = order[torch.argsort((inherited[suspects[order]] < 0).to(torch.uint8), stable=True)]
-                order = order[torch.argsort(bits.mixed(points)[order], stable=True)]
-            sorted_points = points[order]
-            new = torch.ones(order.numel(), dtype=torch.bool, device=self.device)
-            new[1:] = (sorted_points[1:] != sorted_points[:-1]).any(1)  # of distinct points mixed alike, some stay twice: harmless
-            first = new.nonzero().squeeze(1)[new.cumsum(0) - 1]
-            representative[suspects[order]] = suspects[order[first]]
-        fresh = representative == slot
-        number = torch.full_like(slot, -1)
-        asked = 0
-        if inherited is not None:
-            asked = self._smaller.num_queries
-            number = torch.where(fresh, inherited, number)
-            fresh &= inherited < 0
-            spread = number[representative]
-            number = torch.where(inherited >= 0, inherited, spread)
-            number[fresh] = asked + torch.arange(int(fresh.sum()), device=self.device)
-            number = torch.where(number < 0, number[representative], number)
-        else:
-            number[fresh] = torch.arange(int(fresh.sum()), device=self.device)
-            number = number[representative]
-        sample = slot.new_empty(asked + int(fresh.sum()))
-        sample[number.flip(0)] = slot.flip(0)
-        return number.view(shape), sample
+    def _numbering(self) -> tuple[Tensor | None, Tensor]:
+        """(C, B, P) int32, the query at each sample, None for the order itself; and of each query that a smaller plan did not ask the
+        first of its samples, increasing, int64.
+        """
+        sample, point = self._repeated()
+        slot = torch.arange(self.num_samples, device=self.device)
+        if self._smaller is None and sample.numel() == 0:
+            return None, slot
+        asked, rank = 0, slot  # the sample of least rank stands for its point: the first, or one that has a number
+        if self._smaller is not None:
+            asked, inherited = self._smaller.num_queries, self._inherited().flatten()
+            rank = torch.where(inherited < 0, slot + asked, inherited)
+        least = torch.full_like(sample, rank.numel() + asked).scatter_reduce_(0, point, rank[sample], "amin")
+        fresh = rank >= asked
+        fresh[sample] &= rank[sample] == least[point]
+        number = fresh.cumsum(0) + (asked - 1)
+        number[sample] = torch.where(least < asked, least, number[(least - asked).clamp(0, slot.numel() - 1)])[point]
+        if asked:
+            number = torch.where(rank < asked, rank, number)
+        return number.to(torch.int32).view(self.groups, self.bins, -1), slot[fresh]
 
-    @cached_property
+    @property
     def _index(self) -> Tensor | None:
         """(C, B, P) int32 for the decoder, None for the order itself."""
-        return None if self._numbering is None else self._numbering[0].to(torch.int32)
+        return self._numbering[0]
 
     @cached_property
-    def _halves(self) -> tuple[Tensor, Tensor]:
-        """Sums of the lower and of the upper columns of M_c, (C, 2^(b/2), W) each: a point is one of each and an offset."""
-        columns, _ = self._points
+    def _halves(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums of the lower and of the upper columns of M_c, (C, 2^(b/2), W) each, and offsets: a point is one of each."""
+        columns, offsets = self._points
         low = self.b // 2
-        return tuple(torch.stack([bits.span(m) for m in part]) for part in (columns[:, :low], columns[:, low:]))
+        return *(torch.stack([bits.span(m) for m in part]) for part in (columns[:, :low], columns[:, low:])), offsets
 
-    def _gather(self, slot: Tensor, low: Tensor, high: Tensor, offsets: Tensor) -> Tensor:
-        """Samples (N,) -> their points (N, ..), in the form of the three tables."""
-        p = slot % offsets.shape[1]
-        cell = slot // offsets.shape[1]
-        j, c = cell % self.bins, cell // self.bins
-        point = low.flatten(0, 1)[c * low.shape[1] + j % low.shape[1]]
-        point ^= high.flatten(0, 1)[c * high.shape[1] + j // low.shape[1]]
-        point ^= offsets.flatten(0, 1)[c * offsets.shape[1] + p]
-        return point
+    @cached_property
+    def _unpacked_halves(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with a byte for each variable."""
+        return tuple(bits.unpack(part, self.n).contiguous() for part in self._halves)
 
     def _points_at(self, slot: Tensor) -> Tensor:
-        return self._gather(slot, *self._halves, self._points[1])
-
-    @cached_property
-    def _octets(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The same tables with a byte for each variable, eight of them in an int64."""
-
-        def spread(packed: Tensor) -> Tensor:
-            out = packed.new_zeros((*packed.shape[:-1], (self.n + 7) // 8 * 8), dtype=torch.uint8)
-            out[..., : self.n] = bits.unpack(packed, self.n)
-            return out.view(torch.int64)
-
-        return spread(self._halves[0]), spread(self._halves[1]), spread(self._points[1])
+        """Samples (N,) -> their points (N, W)."""
+        low, high, offsets = self._halves
+        cell, p = slot // self.num_offsets, slot % self.num_offsets
+        c, j = cell // self.bins, cell % self.bins
+        return low[c, j % low.shape[1]] ^ high[c, j // low.shape[1]] ^ offsets[c, p]
 
     def queries(self, chunk: int | None = None, format: str = "bits", *, start: int = 0) -> Tensor | Iterator[Tensor]:
         """The points to ask, in the order in which `decode` takes their values.
@@ -268,15 +284,33 @@ class SparseWHTPlan:
         return (self._block(at, min(at + chunk, self.num_queries), format) for at in range(start, self.num_queries, chunk))
 
     def _block(self, start: int, stop: int, format: str) -> Tensor:
-        parts = self._octets if format == "bits" else (*self._halves, self._points[1])
-        dtype, width = (torch.uint8, self.n) if format == "bits" else (torch.int64, bits.words(self.n))
+        width, dtype = (self.n, torch.uint8) if format == "bits" else (bits.words(self.n), torch.int64)
         out = torch.empty((stop - start, width), dtype=dtype, device=self.device)
-        for at in range(start, stop, ROWS):
-            end = min(at + ROWS, stop)
-            query = torch.arange(at, end, device=self.device)
-            slot = query if self._numbering is None else self._numbering[1][at:end]
-            out[at - start : end - start] = self._gather(slot, *parts).view(dtype)[:, :width]
+        self._write(out, start, format)
         return out
+
+    def _write(self, out: Tensor, start: int, format: str) -> None:
+        """Queries from `start` on into all of out. Some bins at a time: the points of a bin are the offsets, moved by one vector."""
+        if self._smaller is not None and start < (asked := self._smaller.num_queries):
+            self._smaller._write(out[: asked - start], start, format)
+            out, start = out[asked - start :], asked
+        first = self.num_queries - self._numbering[1].numel()
+        slots = self._numbering[1][start - first : start - first + out.shape[0]]
+        low, high, offsets = self._unpacked_halves if format == "bits" else self._halves
+        samples, at = self.num_offsets, 0
+        while at < out.shape[0]:
+            cell, last = int(slots[at]) // samples, int(slots[-1]) // samples
+            c, j = divmod(cell, self.bins)
+            count = min(max(1, ROWS // samples), self.bins - j, last - cell + 1)
+            end = at + int(torch.searchsorted(slots[at:], (cell + count) * samples))
+            bins = torch.arange(j, j + count, device=self.device)
+            moved = low[c, bins % low.shape[1]] ^ high[c, bins // low.shape[1]]  # (bins, width)
+            if end - at == count * samples:
+                torch.bitwise_xor(moved[:, None], offsets[c], out=out[at:end].view(count, samples, -1))
+            else:  # some of them are asked elsewhere
+                row = slots[at:end] - cell * samples
+                out[at:end] = moved[row // samples] ^ offsets[c, row % samples]
+            at = end
 
     def grow(self, b: int | None = None) -> "SparseWHTPlan":
         """A plan of 2^b bins, default twice as many, whose first queries are this plan's, in the same order: only the others,
@@ -295,6 +329,11 @@ class SparseWHTPlan:
     # ---- answers ---------------------------------------------------------------------------------------------------
 
     def _call(self, noise_std: float | str) -> Call:
+        return self._levels if noise_std == "auto" else self._levels._replace(noise=noise_std**2 / self.bins)
+
+    @cached_property
+    def _levels(self) -> Call:
+        """What the decoder is told where the noise is to be estimated."""
         samples, groups = self.num_offsets, self.groups
         return Call(
             n=self.n, b=self.b, repeats=self.repeats, checks=self.checks, scheme=layout.OFFSETS.index(self.offsets),
@@ -302,9 +341,19 @@ class SparseWHTPlan:
             rounds=4 * self.b + 40,
             tau_try=chi_square_tail(TRIED, samples) / samples,
             tau=chi_square_tail(FALSE_ALARM / (groups * self.bins), samples) / samples,
-            theta=2 * (log_keys(self.n, self.degree) + math.log(groups / FALSE_ALARM)),
-            noise=-1.0 if noise_std == "auto" else noise_std**2 / self.bins,
+            theta=self._theta(),
+            noise=-1.0,
         )  # fmt: skip
+
+    def _theta(self) -> float:
+        """P rho^2 / v from which on a key is believed: above what noise alone gives any of the keys, and, where every pattern of signs
+        is a key ("exact"), so far above it that no sign is wrong.
+        """
+        alone = 2 * (log_keys(self.n, self.degree) + math.log(self.groups / FALSE_ALARM))
+        if self.offsets != "exact":
+            return alone
+        wrong = FALSE_ALARM / (self.groups * self.bins * self.num_offsets)
+        return max(alone, (self.checks + 1) * chi_square_tail(2 * wrong, 1))
 
     def decode(
         self, values: Tensor, noise_std: float | str = "auto", refit: bool = False, *, backend: str | None = None
@@ -324,26 +373,26 @@ class SparseWHTPlan:
         Raises: ValueError for values of another length or device, or that are not finite (on a GPU this check waits for it).
         """
         many = self._validated(values, noise_std)
+        values = real(values)
         spectra = decode(self, values if many else values[None], noise_std, bool(refit), backend)
         return spectra if many else spectra[0]
 
     def _validated(self, values: Tensor, noise_std: float | str) -> bool:
-        _check.tensor("values", values, (*_check.FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+        _check.tensor("values", values, DTYPES)
         if values.dim() not in (1, 2) or values.shape[-1] != self.num_queries:
             raise ValueError(f"values must have shape ({self.num_queries},) or (R, {self.num_queries}); got {_check.shape(values)}")
-        if values.device != torch.empty(0, device=self.device).device:
+        if values.device != self.tables.base.device:  # which has an index even where the plan's has none
             raise ValueError(f"values are on {values.device} but the plan is on {self.device}; they must be on one device")
-        if not bool(torch.isfinite(values).all()):
+        check_noise(noise_std)
+        sum_is_finite = math.isfinite(values.detach().sum().item())  # one pass; it may overflow where no value is infinite
+        if not sum_is_finite and not bool(torch.isfinite(values).all()):
             raise ValueError("values must be finite; got NaN or infinity")
-        if noise_std != "auto" and not (isinstance(noise_std, (int, float)) and math.isfinite(noise_std) and noise_std >= 0):
-            raise ValueError(f'noise_std must be "auto" or a number of at least 0; got {noise_std!r}')
         return values.dim() == 2
 
     # ---- another process, another device ----------------------------------------------------------------------------
 
     def _arguments(self) -> dict:
-        names = ("n", "k", "groups", "offsets", "repeats", "degree", "b", "majority", "chase", "seed", "q")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ARGUMENTS}
 
     def to(self, device) -> "SparseWHTPlan":
         """The same plan on another device."""
@@ -354,12 +403,15 @@ class SparseWHTPlan:
 
     @classmethod
     def _from(cls, state: dict, device=None) -> "SparseWHTPlan":
-        state = dict(state)
+        state = dict(state) if isinstance(state, dict) else {}
         kind, version = state.pop("format", None), state.pop("version", None)
         if kind != FORMAT:
             raise ValueError("this is not a saved SparseWHTPlan")
         if version != VERSION:
             raise ValueError(f"this plan was saved by another version: its format is {version}, this package reads {VERSION}")
+        if state.keys() != {"first_b", *ARGUMENTS}:
+            odd = ", ".join(sorted(state.keys() ^ {"first_b", *ARGUMENTS}))
+            raise ValueError(f"this is not a saved SparseWHTPlan: {odd} missing or not known")
         b, state["b"] = state["b"], state.pop("first_b")
         return cls(**state, device=device).grow(b)
 
@@ -388,4 +440,11 @@ class SparseWHTPlan:
             state = json.loads(Path(path).read_text())
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a saved SparseWHTPlan: {error}") from None
-        return cls._from(state if isinstance(state, dict) else {}, device)
+        return cls._from(state, device)
+
+    @classmethod
+    def choose(cls, n: int, k: int, **wanted) -> "SparseWHTPlan":
+        """The plan of the fewest queries that fails rarely enough: `sparse_wht_planner.choose_plan`, whose arguments it takes."""
+        from .sparse_wht_planner import choose_plan
+
+        return choose_plan(n, k, **wanted)

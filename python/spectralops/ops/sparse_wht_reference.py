@@ -271,9 +271,12 @@ def decode(values: Tensor, index: Tensor | None, tables: Tables, call: Call) -> 
 
 
 def walsh_sum(points: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """(M, W), (K, W), (K,) -> (M,): sum_k values[k] (-1)^<m, k>."""
-    y = values.new_zeros(points.shape[0])
-    for at in range(0, points.shape[0], 1024):
-        signs = 1 - 2 * bits.parity(points[at : at + 1024, None], keys).to(values.dtype)
-        y[at : at + 1024] = signs @ values
-    return y
+    """(M, W), (K, W), (K,) -> (M,): sum_k values[k] (-1)^<m, k>, in pieces of bounded size."""
+    step = max(16, 4096 // keys.shape[1])
+    y = []
+    for rows in points.split(1024):
+        sums = [
+            (1 - 2 * bits.parity(rows[:, None], some).to(values.dtype)) @ v for some, v in zip(keys.split(step), values.split(step))
+        ]
+        y.append(sum(sums[1:], sums[0]))
+    return torch.cat(y)
