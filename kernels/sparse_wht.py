@@ -1,17 +1,22 @@
-"""Sparse Walsh-Hadamard transform in Triton: the decoder's loop on the GPU, and the sum of given coefficients.
+"""Sparse Walsh-Hadamard transform in Triton: the decoder's loop on the GPU, and the sum of given
+coefficients.
 
-ops/sparse_wht_reference.py has the formulas.  The bins U are dense transforms (hadamard.py); rounds of a visit to the bins that have
-changed (sparse_wht_visit.py) and a settlement of what was found (sparse_wht_resolve.py) follow, and the host waits for none:
+ops/sparse_wht_reference.py has the formulas.  The bins U are dense transforms (hadamard.py); rounds of a
+visit to the bins that have changed (sparse_wht_visit.py) and a settlement of what was found
+(sparse_wht_resolve.py) follow, and the host waits for none:
 
-loop      one program a problem goes through its rounds.  Thousands of small problems fill a GPU so, in one launch; U is in global
-          memory and, as each is small, in a cache.  What one thread writes and another reads has a barrier between, which orders a
-          block's accesses to global memory too.
-visit     where a problem is large, its first rounds, in which most bins are visited, take a program for every T bins of a group ...
-settle    ... and one a problem in between, as launches of their own.  Once few bins are left, `loop` does the rest.
+loop      one program a problem goes through its rounds.  Thousands of small problems fill a GPU so, in one
+          launch; U is in global memory and, as each is small, in a cache.  What one thread writes and another
+          reads has a barrier between.  It orders a block's accesses to global memory too: bar.sync on
+          NVIDIA's, on AMD's with fences of the workgroup's scope around it.
+visit     where a problem is large, its first rounds, in which most bins are visited, take a program for every
+          T bins of a group ...
+settle    ... and one a problem in between, as launches of their own.  Once few bins are left, `loop` does the
+          rest.
 
-The three call the same functions with the same tiles, so the bits of a result do not depend on which of them did a round.  The bins,
-not the keys, are what is divided among programs: a bin takes what it loses from the round's list of keys, in its order, so that
-nothing is written twice and no sum needs an atomic.
+The three call the same functions with the same tiles, so the bits of a result do not depend on which of them
+did a round.  The bins, not the keys, are what is divided among programs: a bin takes what it loses from the
+round's list of keys, in its order, so that nothing is written twice and no sum needs an atomic.
 """
 
 from __future__ import annotations
@@ -43,8 +48,9 @@ def single_precision(bits):
 def buffers(i_r, p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, cells, capacity, sizes):
     """Of problem i_r: what visits take, what a settlement takes, and the lists and the state.
 
-    Three floats a cell: rho, and the values of the lists of cells and of keys.  Integers: found in round, to be visited in round, the
-    list of bins, the list of cells, the list of places, for each group the bins of the keys; then lengths and state.
+    Three floats a cell: rho, and the values of the lists of cells and of keys.  Integers: found in round, to
+    be visited in round, the list of bins, the list of cells, the list of places, for each group the bins of
+    the keys; then lengths and state.
     """
     samples, words, bits, n, repeats, rows, groups = sizes
     r = i_r.to(tl.int64)
@@ -215,11 +221,12 @@ def sparse_wht_decode(values, index, tables, call) -> Decoded:
     row = tile_of(call)
     bch = call.scheme == 2
     common = {
-        "p_u": u, "p_key": values.new_empty((count, cells, words), dtype=torch.int64), "p_floats": values.new_empty((count, 3, cells)),
+        "p_u": u, "p_key": values.new_empty((count, cells, words), dtype=torch.int64),
+        "p_floats": values.new_empty((count, 3, cells)),
         "p_ints": ints, "p_keys": out.keys, "p_found": out.values, "p_energy": out.energy, "p_noise": out.noise,
-        "p_rows": tables.to_bin_rows.contiguous(), "bits": call.b, "n": n, "groups": groups, "words": words, "repeats": call.repeats,
-        "rows": rows, "capacity": call.capacity, "tau_try": double_bits(call.tau_try), "tau": double_bits(call.tau),
-        "theta": double_bits(call.theta), "noise": double_bits(call.noise), "inverse": double_bits(1 / samples),
+        "p_rows": tables.to_bin_rows.contiguous(), "bits": call.b, "n": n, "groups": groups, "words": words,
+        "repeats": call.repeats, "rows": rows, "capacity": call.capacity, "tau_try": double_bits(call.tau_try),
+        "tau": double_bits(call.tau), "theta": double_bits(call.theta), "noise": double_bits(call.noise), "inverse": double_bits(1 / samples),
     }  # fmt: skip
     visiting = {
         "p_points": offset_points(tables, n, call.b, OFFSETS[call.scheme]).contiguous(),

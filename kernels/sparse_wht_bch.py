@@ -1,4 +1,6 @@
-"""BCH codes read backwards in Triton (ops/bch.py has the formulas): one bin a row of a tile, products by tables of logarithms."""
+"""BCH codes read backwards in Triton (ops/bch.py has the formulas): one bin a row of a tile, products by
+tables of logarithms.
+"""
 
 from __future__ import annotations
 
@@ -123,8 +125,8 @@ def chased(
     p_bin, m, bin, w, odd, v, p_points, p_rows, p_field, code, sizes, levels,
     HARD: tl.constexpr, RP: tl.constexpr, DP: tl.constexpr, WP: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
-    """Step 4 where the signs as they are gave no key: the best |rho| of those a few flips away.  Row i > 0 is bit (i - 1) mod m of sum
-    (i - 1) / m; a flip of row 0 is one of all the others.
+    """Step 4 where the signs as they are gave no key: the best |rho| of those a few flips away.  Row i > 0 is
+    bit (i - 1) mod m of sum (i - 1) / m; a flip of row 0 is one of all the others.
     """
     degree, log2, order, chase = code
     weak = weakest(p_bin, m, w, chase, sizes, HARD, RP, TP)

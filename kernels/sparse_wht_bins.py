@@ -1,7 +1,9 @@
-"""Parts of the sparse Walsh-Hadamard decoder in Triton: the signs of keys, the samples of bins, and how well they fit.
+"""Parts of the sparse Walsh-Hadamard decoder in Triton: the signs of keys, the samples of bins, and how well
+they fit.
 
-A tile is T bins of one group by some of their samples; what is summed over samples is summed in steps of such a tile.  Signs are
-exact: s_p(k) = (-1)^<d_p, k> is the parity of words of 64 bits.  A key is a row of a (T, WP) tile, WP >= W words.
+A tile is T bins of one group by some of their samples; what is summed over samples is summed in steps of such
+a tile.  Signs are exact: s_p(k) = (-1)^<d_p, k> is the parity of words of 64 bits.  A key is a row of a (T,
+WP) tile, WP >= W words.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def any_of(m):
 
 @triton.jit
 def fetched(p_bin, o_p, m, limit):
-    """Samples o_p below `limit` of the bins at p_bin: (T, N), zero where there are none, and where there are."""
+    """Samples o_p below `limit` of the bins at p_bin: (T, N), zero where there are none, and where there are.
+    """
     m_p = m[:, None] & (o_p < limit)[None, :]
     return tl.load(p_bin[:, None] + o_p[None, :], mask=m_p, other=0.0), m_p
 
@@ -92,7 +95,9 @@ def spreads(p_bin, m, samples, inverse, TP: tl.constexpr):
 
 @triton.jit
 def fits(p_bin, m, bin, keys, v, p_points, p_rows, sizes, levels, CHECKED: tl.constexpr, TP: tl.constexpr):
-    """Step 5 of the specification: whether each bin is explained by its key, and rho.  CHECKED: whether M_c^T k = j is in question."""
+    """Step 5 of the specification: whether each bin is explained by its key, and rho.  CHECKED: whether M_c^T
+    k = j is in question.
+    """
     samples, words, bits, n, repeats, rows, groups = sizes
     tau_try, tau, theta, noise, inverse = levels
     total = tl.zeros([p_bin.shape[0], TP], tl.float32)
@@ -131,7 +136,9 @@ def first_levels(p_bin, m, o_i, repeats, rows):
 
 @triton.jit
 def weights_of(p_bin, m, repeats, rows, RP: tl.constexpr, TI: tl.constexpr):
-    """w_q = sum_i sgn(L_i) U_(q,i), times the sign of the new L_0 = sum_q w_q U_(q,0): (T, RP), RP >= repeats."""
+    """w_q = sum_i sgn(L_i) U_(q,i), times the sign of the new L_0 = sum_q w_q U_(q,0): (T, RP), RP >=
+    repeats.
+    """
     o_q = tl.arange(0, RP)
     w = tl.zeros([p_bin.shape[0], RP], tl.float32)
     for i0 in tl.range(0, rows, TI):

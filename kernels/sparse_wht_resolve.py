@@ -1,7 +1,8 @@
-"""What one program does for a problem between two visits of its bins, in Triton: noise, which keys are taken, what is visited next.
+"""What one program does for a problem between two visits of its bins, in Triton: noise, which keys are taken,
+what is visited next.
 
-A cell is a bin of a group, c B + j.  Cells found, or to be visited, in a round bear its number, so that nothing has to be cleared.
-Whatever one thread writes and another reads here has a barrier between.
+A cell is a bin of a group, c B + j.  Cells found, or to be visited, in a round bear its number, so that
+nothing has to be cleared. Whatever one thread writes and another reads here has a barrier between.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def below(p_energy, cells, limit, TB: tl.constexpr):
 
 @triton.jit
 def smaller(p_energy, cells, bits, TB: tl.constexpr):
-    """How many energies are smaller than the number of these bits: of floats that are not negative the bits, as integers, have
-    their order.
+    """How many energies are smaller than the number of these bits: of floats that are not negative the bits,
+    as integers, have their order.
     """
     o = tl.arange(0, TB)
     count = tl.zeros([TB], tl.int32)
@@ -55,7 +56,9 @@ def smaller(p_energy, cells, bits, TB: tl.constexpr):
 
 @triton.jit
 def noise_of(p_energy, cells, floor, tau, TB: tl.constexpr):
-    """v, estimated from the bins that hold nothing else.  The k-th smallest energy is the largest number with fewer than k below it."""
+    """v, estimated from the bins that hold nothing else.  The k-th smallest energy is the largest number with
+    fewer than k below it.
+    """
     k = (cells + 15) // 16
     bits = k * 0
     for i in tl.range(0, 31):  # from the top
@@ -88,14 +91,15 @@ def bin_at(p_key, m, p_rows, sizes):
 def same_key(p_a, p_b, m, words):
     """Where m and the keys at p_a and p_b are equal; the shapes of p_a and p_b broadcast to that of m."""
     for i_w in tl.range(0, words):
-        m &= tl.load(tl.broadcast_to(p_a, m.shape) + i_w, mask=m, other=0) == tl.load(tl.broadcast_to(p_b, m.shape) + i_w, mask=m, other=0)
+        a = tl.load(tl.broadcast_to(p_a, m.shape) + i_w, mask=m, other=0)
+        m &= a == tl.load(tl.broadcast_to(p_b, m.shape) + i_w, mask=m, other=0)
     return m
 
 
 @triton.jit
 def agree(i_c, bins, round, v, p_rows, work, sizes, levels, TB: tl.constexpr):
-    """Of what group i_c found: the keys that no group before it found and none refuses, in the order of their bins, as cells and
-    values at the group's place of the two lists.  -> how many.
+    """Of what group i_c found: the keys that no group before it found and none refuses, in the order of their
+    bins, as cells and values at the group's place of the two lists.  -> how many.
     """
     samples, words, bits, n, repeats, rows, groups = sizes
     p_key, p_rho, p_hit, p_energy, p_cells, p_means = work
@@ -141,8 +145,8 @@ def known(p_key, m, p_keys, count, words, TK: tl.constexpr):
 
 @triton.jit
 def enter(i_c, kept, before, found, fresh, round, bins, capacity, p_rows, work, sizes, TL: tl.constexpr, TK: tl.constexpr):
-    """The keys of `agree` into the list of those found, of which `before` are of earlier rounds, as far as that holds them, and into
-    the round's.  -> keys found, keys of the round, how many were too many.
+    """The keys of `agree` into the list of those found, of which `before` are of earlier rounds, as far as
+    that holds them, and into the round's.  -> keys found, keys of the round, how many were too many.
     """
     samples, words, bits, n, repeats, rows, groups = sizes
     p_key, p_cells, p_means, p_places, p_values, p_of_keys, p_visit, p_keys, p_found = work

@@ -1,8 +1,10 @@
-"""A visit to T bins of a group, in Triton: what the last round found is subtracted, and what is left is tested.
+"""A visit to T bins of a group, in Triton: what the last round found is subtracted, and what is left is
+tested.
 
-Steps 1 to 5 of the specification (ops/sparse_wht_reference.py), and its peeling seen from a bin: of the round's keys, which are
-numbered in the order in which they are subtracted, a bin takes the first that falls into it, then the next, until there is none.
-So no two programs write a sample, and the order of every subtraction is that of the keys.
+Steps 1 to 5 of the specification (ops/sparse_wht_reference.py), and its peeling seen from a bin: of the
+round's keys, which are numbered in the order in which they are subtracted, a bin takes the first that falls
+into it, then the next, until there is none. So no two programs write a sample, and the order of every
+subtraction is that of the keys.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ EXACT, NSO, BCH = (tl.constexpr(code) for code in range(3))
 
 @triton.jit
 def peel(p_bin, j, m, p_places, p_values, p_of_keys, p_keys, count, p_points, sizes, WP: tl.constexpr, TP: tl.constexpr):
-    """U_(j, p) -= rho s_p(k) for the round's keys k of bin j.  p_of_keys: (count,) the bin of each key in this group."""
+    """U_(j, p) -= rho s_p(k) for the round's keys k of bin j.  p_of_keys: (count,) the bin of each key in
+    this group.
+    """
     samples, words, bits, n, repeats, rows, groups = sizes
     T: tl.constexpr = j.shape[0]
     o_w, o_t = tl.arange(0, WP), tl.arange(0, TP)
@@ -121,7 +125,8 @@ def visit(
     SCHEME: tl.constexpr, HARD: tl.constexpr, CHASE: tl.constexpr, RP: tl.constexpr, DP: tl.constexpr, WP: tl.constexpr,
     TP: tl.constexpr, TI: tl.constexpr,
 ):  # fmt: skip
-    """Bins j of group i_c where m.  `testing`: else only their energies are noted.  `work` is of one problem."""
+    """Bins j of group i_c where m.  `testing`: else only their energies are noted.  `work` is of one problem.
+    """
     samples, words, bits, n, repeats, rows, groups = sizes
     p_points, p_rows, p_columns, p_field = tables
     p_u, p_key, p_rho, p_hit, p_energy, p_places, p_values, p_of_keys, p_keys = work

@@ -1,4 +1,6 @@
-"""Cases of the sparse Walsh-Hadamard kernels in Triton's interpreter, for test_triton_sparse_wht.py; the process is interpret_worker.py's."""
+"""Cases of the sparse Walsh-Hadamard kernels in Triton's interpreter, for test_triton_sparse_wht.py; the
+process is interpret_worker.py's.
+"""
 
 import sys
 
@@ -53,7 +55,9 @@ def run(values, plan, call):
 
 
 def check(values, plan, call, tally=None):
-    """The reference's keys; values, energies and noise by the tolerance rule; inputs unwritten.  -> what was found."""
+    """The reference's keys; values, energies and noise by the tolerance rule; inputs unwritten.  -> what was
+    found.
+    """
     import torch
 
     from spectralops import testing
@@ -135,7 +139,9 @@ def bch_chase():
 
 @case()
 def bch_syndromes():
-    """Every set of at most `degree` positions from its syndrome, and none from others, against the reference's decoder."""
+    """Every set of at most `degree` positions from its syndrome, and none from others, against the
+    reference's decoder.
+    """
     global located, tl  # a kernel sees its module's names alone
     import torch
     import triton
@@ -167,7 +173,9 @@ def bch_syndromes():
 
 @case()
 def all_ways_through():
-    """Programs for every few bins, loops of several steps everywhere: the same bits as one program with all at once."""
+    """Programs for every few bins, loops of several steps everywhere: the same bits as one program with all
+    at once.
+    """
     import torch
 
     from spectralops.kernels import configs

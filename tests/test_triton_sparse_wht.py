@@ -1,4 +1,6 @@
-"""The sparse Walsh-Hadamard kernels in Triton's interpreter, in two worker processes; the cases are in interpret_sparse_wht.py."""
+"""The sparse Walsh-Hadamard kernels in Triton's interpreter, in two worker processes; the cases are in
+interpret_sparse_wht.py.
+"""
 
 import interpret_sparse_wht
 import pytest

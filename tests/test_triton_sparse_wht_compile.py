@@ -1,7 +1,8 @@
-"""The sparse Walsh-Hadamard kernels compiled for GPUs that are not here: what test_triton_compile.py checks, and their barriers.
+"""The sparse Walsh-Hadamard kernels compiled for GPUs that are not here: what test_triton_compile.py checks,
+and their barriers.
 
-By default the loop of small problems for sm_90 and gfx942, the kernels of large ones for the others; SPECTRALOPS_COMPILE_ALL=1
-compiles every row of the table with each scheme for every target.
+By default the loop of small problems for sm_90 and gfx942, the kernels of large ones for the others;
+SPECTRALOPS_COMPILE_ALL=1 compiles every row of the table with each scheme for every target.
 """
 
 import os
@@ -63,7 +64,8 @@ def plans():
     found["large visits"] = (decodes(500, 500, spread), ("sm_80",))
     found["large settlements"] = (decodes(500, 500, [("settle_kernel", True), ("settle_kernel", False)]), ("sm_120",))
     found["syndromes visited"] = (decodes(500, 50, spread, offsets="bch", degree=5), ("sm_100",))
-    for n, repeats, majority in ((20, 1, "soft"), (25, 3, "soft"), (31, 5, "hard"), (100, 3, "soft"), (100, 3, "hard"), (500, 64, "soft")):
+    kinds = (20, 1, "soft"), (25, 3, "soft"), (31, 5, "hard"), (100, 3, "soft"), (100, 3, "hard"), (500, 64, "soft")
+    for n, repeats, majority in kinds:
         call = decodes(n, 40, each, offsets="nso", repeats=repeats, majority=majority, b=7)
         found[f"nso {n} {repeats} {majority}"] = (call, ())
     for n, k in ((30, 20), (60, 50), (500, 500), (4000, 20)):
@@ -93,8 +95,8 @@ def test_compiles_without_spilling(name, target, monkeypatch):
         compiled = check_product(each, target, False)
         if target == "gfx942" and each.kernel.__name__ == "loop_kernel":
             # A barrier between steps orders all memory; those that the compiler puts around shared memory order that alone.
-            fences = [line for line in compiled.asm["llir"].splitlines() if "fence" in line and "release" in line and "mmra" not in line]
-            assert len(fences) >= 5
+            lines = compiled.asm["llir"].splitlines()
+            assert sum("fence" in line and "release" in line and "mmra" not in line for line in lines) >= 5
 
 
 def test_every_row_of_the_table_is_launched(monkeypatch):
@@ -114,7 +116,9 @@ def test_every_row_of_the_table_is_launched(monkeypatch):
 
 
 def test_problems_and_levels_compile_nothing_new():
-    """How many problems, variables, bins and rounds there are, and the thresholds, are no part of what a kernel is specialised for."""
+    """How many problems, variables, bins and rounds there are, and the thresholds, are no part of what a
+    kernel is specialised for.
+    """
     for kernel in (sparse_wht.loop_kernel, sparse_wht.visit_kernel, sparse_wht.settle_kernel):
         varies = {p.name for p in kernel.params if p.do_not_specialize}
         assert {"bits", "n", "capacity", "tau", "noise", "inverse"} <= varies
