@@ -365,7 +365,7 @@ class Bins(NamedTuple):
 
 
 SPARSE_WHT = (Bins(32, 16, 256, 32, 32, 4), Bins(64, 8, 256, 32, 32, 4), Bins(128, 8, 512, 32, 32, 4))
-SPARSE_WHT_BCH = 64  # samples of the least row with offsets="bch"
+SPARSE_WHT_BCH = Bins(64, 8, 256, 32, 32, 8)  # with offsets="bch", where a bin has polynomials too
 SPARSE_WHT_WHOLE = 1 << 17  # samples of a problem up to which one program does all of it; beyond, ...
 SPARSE_WHT_ROUNDS = 6  # ... so many rounds, in which most keys are found, take a program for every few bins
 SPARSE_WHT_REPEATS = 64

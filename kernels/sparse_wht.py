@@ -199,8 +199,9 @@ def walsh_kernel(p_points, p_keys, p_values, p_y, count, terms, words, BM: tl.co
 def tile_of(call) -> configs.Bins:
     """The row of the launch table."""
     samples = call.repeats * (call.checks + 1)
-    least = configs.SPARSE_WHT_BCH if call.scheme == 2 else 0
-    return next((r for r in configs.SPARSE_WHT if max(samples, least) <= r.samples), configs.SPARSE_WHT[-1])
+    if call.scheme == 2:
+        return configs.SPARSE_WHT_BCH
+    return next((r for r in configs.SPARSE_WHT if samples <= r.samples), configs.SPARSE_WHT[-1])
 
 
 def sparse_wht_decode(values, index, tables, call) -> Decoded:
@@ -226,7 +227,8 @@ def sparse_wht_decode(values, index, tables, call) -> Decoded:
         "p_ints": ints, "p_keys": out.keys, "p_found": out.values, "p_energy": out.energy, "p_noise": out.noise,
         "p_rows": tables.to_bin_rows.contiguous(), "bits": call.b, "n": n, "groups": groups, "words": words,
         "repeats": call.repeats, "rows": rows, "capacity": call.capacity, "tau_try": double_bits(call.tau_try),
-        "tau": double_bits(call.tau), "theta": double_bits(call.theta), "noise": double_bits(call.noise), "inverse": double_bits(1 / samples),
+        "tau": double_bits(call.tau), "theta": double_bits(call.theta), "noise": double_bits(call.noise),
+        "inverse": double_bits(1 / samples),
     }  # fmt: skip
     visiting = {
         "p_points": offset_points(tables, n, call.b, OFFSETS[call.scheme]).contiguous(),
