@@ -29,7 +29,10 @@ def decodes(n, k, only=None, **plan):
 
     def run(monkeypatch):
         made = SparseWHTPlan(n, k, **plan)
-        tables = Tables(*(empty(*t.shape, dtype=t.dtype) for t in made.tables))
+        maps, words = made.groups, -(-n // 64)
+        shapes = [(maps, n, words)] * 4 + [(maps, made.repeats, words), (made.checks, words), (n, -(-made.checks // 64))]
+        field = empty(2, 1 << n.bit_length(), dtype=torch.int32)
+        tables = Tables(*(empty(*shape, dtype=torch.int64) for shape in shapes), field)
         launches = {}
         for whole in (1 << 40, 0):
             monkeypatch.setattr(configs, "SPARSE_WHT_WHOLE", whole)
