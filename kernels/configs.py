@@ -353,3 +353,20 @@ class MlpTile(NamedTuple):
 
 
 SPECTRAL_MLP = MlpTile(32, 16, 16, 128, 8, 1)
+
+
+class Bins(NamedTuple):
+    samples: int  # of a bin, up to ... (the last row: more by steps of so many)
+    bins: int  # of a group, a program at a time
+    cells: int  # of a scan over all bins
+    list: int  # keys at a time, ...
+    known: int  # ... against so many that are known
+    warps: int
+
+
+SPARSE_WHT = (Bins(32, 16, 256, 32, 32, 4), Bins(64, 8, 256, 32, 32, 4), Bins(128, 8, 512, 32, 32, 4))
+SPARSE_WHT_BCH = Bins(64, 8, 256, 32, 32, 8)  # with offsets="bch", where a bin has polynomials too
+SPARSE_WHT_WHOLE = 1 << 17  # samples of a problem up to which one program does all of it; beyond, ...
+SPARSE_WHT_ROUNDS = 6  # ... so many rounds, in which most keys are found, take a program for every few bins
+SPARSE_WHT_REPEATS = 64
+WALSH_SUM = Matrix(64, 64, 4)  # points and keys

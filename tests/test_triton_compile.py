@@ -187,6 +187,7 @@ def check_product(planned, target, product=True):
     else:
         check_amd(compiled)
     assert not product or re.search(PRODUCT[target], text), f"{kernel}: no product on tensor cores"
+    return compiled
 
 
 @pytest.mark.parametrize("name, target", CASES)

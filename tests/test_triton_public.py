@@ -38,6 +38,14 @@ p, t = quantize(so.hadamard_transform(z, backend="triton"), 32, "mxfp4")
 assert torch.equal(q, p) and torch.equal(s.view(torch.uint8), t.view(torch.uint8))
 rows, signs = torch.tensor([3, 1, 63]), torch.ones(64)
 assert testing.relative_error(so.srht(z, signs, rows, backend="triton"), so.srht(z, signs, rows, backend="reference")) < 1e-6
+plan = so.SparseWHTPlan(6, 2, groups=2)
+given = so.SparseSpectrum(6, torch.tensor([[5], [40]]), torch.tensor([1.0, -2.0]))
+samples = given.evaluate(plan.queries(), backend="triton")
+assert testing.relative_error(samples, given.evaluate(plan.queries(), backend="reference")) < 1e-6
+got, plain = (plan.decode(torch.stack([samples, 3 * samples]), backend=b) for b in ("triton", "reference"))
+for u, v in zip(got, plain):
+    assert torch.equal(u.keys, v.keys) and len(u) == 2 and not len(u.unresolved)
+    assert testing.relative_error(u.values, v.values) < 1e-6
 assert "triton     chosen" in so.explain("rational", x, a, b, backend="triton")
 print("all right")
 """

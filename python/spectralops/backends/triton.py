@@ -40,6 +40,8 @@ _MODULES = {
     "mode_mix_gradient": "modes_mix",
     "fourier_mix": "fourier_mix",
     "spectral_mlp_core": "spectral_mlp",
+    "sparse_wht_decode": "sparse_wht",
+    "walsh_sum": "sparse_wht",
 }
 # Functions that are supported alike, by what starts at x: where x stands, and how many arguments from there on tell.
 _ALIKE = {
