@@ -185,6 +185,14 @@ def equal_pair(n=60, rows=3):
     return torch.stack(values), plan._index, plan.tables, plan._call(0.3)
 
 
+def split_votes():
+    """Keys that some of their groups find, with a rho each, next to groups where they are too weak to be tried: what those
+    have of a key is near enough to one rho and not to another."""
+    args = problem(n=24, k=6, offsets="nso", repeats=2, noise=1.0, groups=4, rows=2, draw=1)
+    call = args[3]
+    return with_levels(args, refuse=3 / (call.repeats * (call.checks + 1)), tau_try=1 + 1.5**2 / call.noise)
+
+
 def with_levels(args, **levels):
     return *args[:3], args[3]._replace(**levels)
 
@@ -194,6 +202,7 @@ LEVELS = {
     "tau_one": equal_pair,
     "refuse": lambda: problem(n=66, k=4, offsets="nso", noise=2.0, rows=3),
     "refuse, bch": lambda: with_levels(problem(**CHASED | {"noise": 4.5}, chase=3, rows=5), theta=12.0),
+    "refuse, some votes": split_votes,
 }
 
 
