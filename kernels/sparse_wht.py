@@ -10,12 +10,13 @@ loop      one program a problem goes through its rounds.  Thousands of small pro
           reads has a barrier between.  It orders a block's accesses to global memory too: bar.sync on
           NVIDIA's, on AMD's with fences of the workgroup's scope around it.
 visit     where a problem is large, its first rounds, in which most bins are visited, take a program for every
-          T bins of a group ...
+          T bins of a group, ...
+refuse    ... again for what was found in them, which all groups are asked about as all visits left them, ...
 settle    ... and one a problem in between, as launches of their own.  Once few bins are left, `loop` does the
           rest.
 
-The three call the same functions with the same tiles, so the bits of a result do not depend on which of them
-did a round.  The bins, not the keys, are what is divided among programs: a bin takes what it loses from the
+All call the same functions with the same tiles, so the bits of a result do not depend on which of them did
+a round.  The bins, not the keys, are what is divided among programs: a bin takes what it loses from the
 round's list of keys, in its order, so that nothing is written twice and no sum needs an atomic.
 """
 
@@ -33,7 +34,7 @@ from .common import cdiv, double_bits, launch, next_power_of_2, runnable
 from .hadamard import hadamard
 from .sparse_wht_bins import energies, parity
 from .sparse_wht_resolve import DONE, FOUND, FRESH, ROUND, begin, settle
-from .sparse_wht_visit import visit
+from .sparse_wht_visit import refusal, visit
 
 STATE = 8  # integers of a problem's state
 
@@ -42,6 +43,12 @@ STATE = 8  # integers of a problem's state
 def single_precision(bits):
     """A double's bits."""
     return bits.to(tl.int64).to(tl.float64, bitcast=True).to(tl.float32)
+
+
+@triton.jit
+def levels_from(tau_try, tau, tau_one, theta, refuse, inverse):
+    return (single_precision(tau_try), single_precision(tau), single_precision(tau_one), single_precision(theta),
+            single_precision(refuse), single_precision(inverse))  # fmt: skip
 
 
 @triton.jit
@@ -78,21 +85,23 @@ def note(i_c, j, bins, p_u, p_energy, samples, inverse, TP: tl.constexpr):
     tl.store(p_energy + cell, energies(p_u + cell * samples, j < bins, samples, inverse, TP), mask=j < bins)
 
 
-_VARIES = ["bits", "n", "groups", "capacity", "rounds", "chase", "tau_try", "tau", "theta", "noise", "inverse"]
+LEVELS = ["tau_try", "tau", "tau_one", "theta", "refuse", "inverse", "noise"]
+VARIES = ["bits", "n", "groups", "capacity", "rounds", "chase", *LEVELS]
 
 
-@triton.jit(do_not_specialize=_VARIES)
+@triton.jit(do_not_specialize=VARIES)
 def loop_kernel(
     p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, p_points, p_rows, p_columns, p_field,
-    bits, n, groups, words, repeats, rows, capacity, rounds, degree, log2, chase, tau_try, tau, theta, noise, inverse,
+    bits, n, groups, words, repeats, rows, capacity, rounds, degree, log2, chase,
+    tau_try, tau, tau_one, theta, refuse, inverse, noise,
     START: tl.constexpr, SCHEME: tl.constexpr, HARD: tl.constexpr, CHASE: tl.constexpr, RP: tl.constexpr, DP: tl.constexpr,
     WP: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, TI: tl.constexpr, TB: tl.constexpr, TL: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
     """All rounds that are left of a problem; START: from the energies on."""
     bins, samples = 1 << bits, repeats * rows
     sizes = (samples, words, bits, n, repeats, rows, groups)
-    levels = (single_precision(tau_try), single_precision(tau), single_precision(theta), single_precision(noise),
-              single_precision(inverse))  # fmt: skip
+    levels = levels_from(tau_try, tau, tau_one, theta, refuse, inverse)
+    tau, noise = single_precision(tau), single_precision(noise)
     tables, code = (p_points, p_rows, p_columns, p_field), (degree, log2, (1 << log2) - 1, chase)
     visited, settled, lists = buffers(
         tl.program_id(0), p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, groups * bins, capacity, sizes
@@ -104,13 +113,13 @@ def loop_kernel(
             for j0 in tl.range(0, bins, T):
                 note(i_c, j0 + o_t, bins, visited[0], visited[4], samples, single_precision(inverse), TP)
         tl.debug_barrier()  # energies
-        begin(bins, p_state, p_v, visited[4], p_visit, p_list, p_fill, sizes, levels, TB)
+        begin(bins, p_state, p_v, visited[4], p_visit, p_list, p_fill, groups, tau, noise, TB)
         tl.debug_barrier()  # lists and state
     going = bits >= 0
     while going:
         testing, fresh, round = tl.load(p_state + DONE) == 0, tl.load(p_state + FRESH), tl.load(p_state + ROUND)
+        v = tl.load(p_v)
         if testing | (fresh > 0):
-            v = tl.load(p_v)
             for i_c in tl.range(0, groups):
                 fill = tl.load(p_fill + i_c)
                 for j0 in tl.range(0, fill, T):
@@ -120,23 +129,30 @@ def loop_kernel(
                           SCHEME, HARD, CHASE, RP, DP, WP, TP, TI)  # fmt: skip
         tl.debug_barrier()  # what was found
         if testing:
-            settle(bins, capacity, rounds, p_rows, p_state, p_v, p_list, p_fill, p_visit, settled, sizes, levels, TB, TL, TK)
+            for i_c in tl.range(0, groups):
+                fill = tl.load(p_fill + i_c)
+                for j0 in tl.range(0, fill, T):
+                    m = j0 + o_t < fill
+                    j = tl.load(p_list + i_c * bins + j0 + o_t, mask=m, other=0)
+                    refusal(i_c, j, m, v, round, bins, p_points, p_rows, visited, sizes, levels, WP, TP)
+            tl.debug_barrier()  # what was refused
+            settle(bins, capacity, rounds, p_rows, p_state, p_v, p_list, p_fill, p_visit, settled, sizes, tau, noise, TB, TL, TK)
             tl.debug_barrier()  # what is next
         going = testing
 
 
-@triton.jit(do_not_specialize=_VARIES)
+@triton.jit(do_not_specialize=VARIES)
 def visit_kernel(
     p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, p_points, p_rows, p_columns, p_field,
-    bits, n, groups, words, repeats, rows, capacity, degree, log2, chase, tau_try, tau, theta, noise, inverse,
+    bits, n, groups, words, repeats, rows, capacity, degree, log2, chase,
+    tau_try, tau, tau_one, theta, refuse, inverse,
     START: tl.constexpr, SCHEME: tl.constexpr, HARD: tl.constexpr, CHASE: tl.constexpr, RP: tl.constexpr, DP: tl.constexpr,
     WP: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, TI: tl.constexpr,
 ):  # fmt: skip
     """T bins of a group; START: only their energies."""
     bins, samples = 1 << bits, repeats * rows
     sizes = (samples, words, bits, n, repeats, rows, groups)
-    levels = (single_precision(tau_try), single_precision(tau), single_precision(theta), single_precision(noise),
-              single_precision(inverse))  # fmt: skip
+    levels = levels_from(tau_try, tau, tau_one, theta, refuse, inverse)
     tables, code = (p_points, p_rows, p_columns, p_field), (degree, log2, (1 << log2) - 1, chase)
     tiles = tl.cdiv(bins, T)
     i_c, i_r = tl.program_id(0) // tiles % groups, tl.program_id(0) // (tiles * groups)
@@ -156,25 +172,47 @@ def visit_kernel(
                   visited, code, sizes, levels, SCHEME, HARD, CHASE, RP, DP, WP, TP, TI)  # fmt: skip
 
 
-@triton.jit(do_not_specialize=_VARIES)
+@triton.jit(do_not_specialize=VARIES)
+def refuse_kernel(
+    p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, p_points, p_rows,
+    bits, n, groups, words, repeats, rows, capacity, tau_try, tau, tau_one, theta, refuse, inverse,
+    WP: tl.constexpr, T: tl.constexpr, TP: tl.constexpr,
+):  # fmt: skip
+    """T bins of a group, after the visits to all."""
+    bins, samples = 1 << bits, repeats * rows
+    sizes = (samples, words, bits, n, repeats, rows, groups)
+    levels = levels_from(tau_try, tau, tau_one, theta, refuse, inverse)
+    tiles = tl.cdiv(bins, T)
+    i_c, i_r = tl.program_id(0) // tiles % groups, tl.program_id(0) // (tiles * groups)
+    visited, settled, lists = buffers(
+        i_r, p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, groups * bins, capacity, sizes
+    )
+    p_visit, p_list, p_fill, p_state, p_v = lists
+    o = tl.program_id(0) % tiles * T + tl.arange(0, T)
+    fill = tl.load(p_fill + i_c)
+    if (tl.load(p_state + DONE) == 0) & (tl.program_id(0) % tiles * T < fill):
+        j = tl.load(p_list + i_c * bins + o, mask=o < fill, other=0)
+        refusal(i_c, j, o < fill, tl.load(p_v), tl.load(p_state + ROUND), bins, p_points, p_rows, visited, sizes, levels, WP, TP)
+
+
+@triton.jit(do_not_specialize=VARIES)
 def settle_kernel(
     p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, p_rows,
-    bits, n, groups, words, repeats, rows, capacity, rounds, tau_try, tau, theta, noise, inverse,
+    bits, n, groups, words, repeats, rows, capacity, rounds, tau, noise,
     START: tl.constexpr, TB: tl.constexpr, TL: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
     """Between two visits of all bins; START: before the first."""
     bins, samples = 1 << bits, repeats * rows
     sizes = (samples, words, bits, n, repeats, rows, groups)
-    levels = (single_precision(tau_try), single_precision(tau), single_precision(theta), single_precision(noise),
-              single_precision(inverse))  # fmt: skip
+    tau, noise = single_precision(tau), single_precision(noise)
     visited, settled, lists = buffers(
         tl.program_id(0), p_u, p_key, p_floats, p_ints, p_keys, p_found, p_energy, p_noise, groups * bins, capacity, sizes
     )
     p_visit, p_list, p_fill, p_state, p_v = lists
     if START:
-        begin(bins, p_state, p_v, visited[4], p_visit, p_list, p_fill, sizes, levels, TB)
+        begin(bins, p_state, p_v, visited[4], p_visit, p_list, p_fill, groups, tau, noise, TB)
     elif tl.load(p_state + DONE) == 0:
-        settle(bins, capacity, rounds, p_rows, p_state, p_v, p_list, p_fill, p_visit, settled, sizes, levels, TB, TL, TK)
+        settle(bins, capacity, rounds, p_rows, p_state, p_v, p_list, p_fill, p_visit, settled, sizes, tau, noise, TB, TL, TK)
 
 
 @triton.jit(do_not_specialize=["count", "terms"])
@@ -226,31 +264,35 @@ def sparse_wht_decode(values, index, tables, call) -> Decoded:
         "p_floats": values.new_empty((count, 3, cells)),
         "p_ints": ints, "p_keys": out.keys, "p_found": out.values, "p_energy": out.energy, "p_noise": out.noise,
         "p_rows": tables.to_bin_rows.contiguous(), "bits": call.b, "n": n, "groups": groups, "words": words,
-        "repeats": call.repeats, "rows": rows, "capacity": call.capacity, "tau_try": double_bits(call.tau_try),
-        "tau": double_bits(call.tau), "theta": double_bits(call.theta), "noise": double_bits(call.noise),
-        "inverse": double_bits(1 / samples),
+        "repeats": call.repeats, "rows": rows, "capacity": call.capacity, "tau": double_bits(call.tau),
+    }  # fmt: skip
+    testing = {
+        "p_points": offset_points(tables, n, call.b, OFFSETS[call.scheme]).contiguous(),
+        "tau_try": double_bits(call.tau_try), "tau_one": double_bits(call.tau_one), "theta": double_bits(call.theta),
+        "refuse": double_bits(call.refuse), "inverse": double_bits(1 / samples), "WP": next_power_of_2(words), "T": row.bins,
+        "TP": row.samples,
     }  # fmt: skip
     visiting = {
-        "p_points": offset_points(tables, n, call.b, OFFSETS[call.scheme]).contiguous(),
         "p_columns": tables.to_key_columns.contiguous(), "p_field": tables.field.contiguous() if bch else None,
         "degree": call.degree, "log2": call.checks // call.degree if bch else 0, "chase": min(call.chase, rows),
         "SCHEME": call.scheme, "HARD": call.hard, "CHASE": bch and call.chase > 0, "RP": next_power_of_2(call.repeats),
-        "DP": next_power_of_2(call.degree + 1), "WP": next_power_of_2(words), "T": row.bins, "TP": row.samples,
-        "TI": min(row.samples, 64),
+        "DP": next_power_of_2(call.degree + 1), "TI": min(row.samples, 64),
     }  # fmt: skip
-    settling = {"rounds": call.rounds, "TB": row.cells, "TL": row.list, "TK": row.known}
+    settling = {"rounds": call.rounds, "noise": double_bits(call.noise), "TB": row.cells, "TL": row.list, "TK": row.known}
 
-    def run(kernel, programs, start, *more):
+    def run(kernel, programs, *more):
         arguments = {k: v for each in (common, *more) for k, v in each.items()}
-        launch(values, kernel, (programs,), warps=row.warps, stages=1, registers=255, START=start, **arguments)
+        launch(values, kernel, (programs,), warps=row.warps, stages=1, registers=255, **arguments)
 
     wide = cells * samples > configs.SPARSE_WHT_WHOLE
     if wide:
         tiles = count * groups * cdiv(bins, row.bins)
         for i in range(min(configs.SPARSE_WHT_ROUNDS, call.rounds) + 1):
-            run(visit_kernel, tiles, i == 0, visiting)
-            run(settle_kernel, count, i == 0, settling)
-    run(loop_kernel, count, not wide, visiting, settling)
+            run(visit_kernel, tiles, testing, visiting, {"START": i == 0})
+            if i > 0:
+                run(refuse_kernel, tiles, testing)
+            run(settle_kernel, count, settling, {"START": i == 0})
+    run(loop_kernel, count, testing, visiting, settling, {"START": not wide})
     out.counts.copy_(ints[:, cells * (5 + groups) + groups + FOUND.value])
     return out
 

@@ -94,25 +94,34 @@ def spreads(p_bin, m, samples, inverse, TP: tl.constexpr):
 
 
 @triton.jit
-def fits(p_bin, m, bin, keys, v, p_points, p_rows, sizes, levels, CHECKED: tl.constexpr, TP: tl.constexpr):
-    """Step 5 of the specification: whether each bin is explained by its key, and rho.  CHECKED: whether M_c^T
-    k = j is in question.
-    """
+def correlation(p_bin, m, keys, p_points, sizes, inverse, TP: tl.constexpr):
+    """rho = mean_p U_p s_p(k): (T,)."""
     samples, words, bits, n, repeats, rows, groups = sizes
-    tau_try, tau, theta, noise, inverse = levels
     total = tl.zeros([p_bin.shape[0], TP], tl.float32)
     for p0 in tl.range(0, samples, TP):
         o_p = p0 + tl.arange(0, TP)
         u, m_u = fetched(p_bin, o_p, m, samples)
         total += tl.where(minus(p_points, keys, o_p, sizes), -u, u)
-    rho = tl.sum(total, 1) * inverse
+    return tl.sum(total, 1) * inverse
+
+
+@triton.jit
+def fits(p_bin, m, bin, keys, v, p_points, p_rows, sizes, levels, CHECKED: tl.constexpr, TP: tl.constexpr):
+    """Step 5 of the specification: whether each bin is explained by its key, and rho.  CHECKED: whether M_c^T
+    k = j is in question.
+    """
+    samples, words, bits, n, repeats, rows, groups = sizes
+    tau_try, tau, tau_one, theta, refuse, inverse = levels
+    rho = correlation(p_bin, m, keys, p_points, sizes, inverse, TP)
     left = tl.zeros([p_bin.shape[0], TP], tl.float32)
+    most = tl.zeros([p_bin.shape[0]], tl.float32)
     for p0 in tl.range(0, samples, TP):
         o_p = p0 + tl.arange(0, TP)
         u, m_p = fetched(p_bin, o_p, m, samples)
         d = tl.where(m_p, tl.where(minus(p_points, keys, o_p, sizes), -u, u) - rho[:, None], 0.0)
         left += d * d
-    yes = m & (tl.sum(left, 1) * inverse <= tau * v) & (samples * (rho * rho) >= theta * v)
+        most = tl.maximum(most, tl.max(d * d, 1))
+    yes = m & (tl.sum(left, 1) * inverse <= tau * v) & (most <= tau_one * v) & (samples * (rho * rho) >= theta * v)
     if CHECKED:
         yes &= bin_of(p_rows, keys, sizes) == bin
     return yes, rho

@@ -97,13 +97,12 @@ def same_key(p_a, p_b, m, words):
 
 
 @triton.jit
-def agree(i_c, bins, round, v, p_rows, work, sizes, levels, TB: tl.constexpr):
-    """Of what group i_c found: the keys that no group before it found and none refuses, in the order of their
-    bins, as cells and values at the group's place of the two lists.  -> how many.
+def agree(i_c, bins, round, p_rows, work, sizes, TB: tl.constexpr):
+    """Of what group i_c found: the keys that no group before it found, in the order of their bins, as cells and
+    values at the group's place of the two lists.  -> how many.
     """
     samples, words, bits, n, repeats, rows, groups = sizes
-    p_key, p_rho, p_hit, p_energy, p_cells, p_means = work
-    tau_try, tau, theta, noise, inverse = levels
+    p_key, p_rho, p_hit, p_cells, p_means = work
     kept = i_c * 0
     for j0 in tl.range(0, bins, TB):
         j = j0 + tl.arange(0, TB)
@@ -120,10 +119,7 @@ def agree(i_c, bins, round, v, p_rows, work, sizes, levels, TB: tl.constexpr):
                     same = same_key(p_key + cell * words, p_key + place * words, same, words)
                     total += tl.load(p_rho + place, mask=same, other=0.0)
                     times += same.to(tl.float32)
-                    empty = tl.load(p_energy + place, mask=there, other=0.0) <= tau_try * v
-                    refused = (same == 0) & empty & (rho * rho > 4 * tau_try * v)
-                    earlier = tl.where(i_o < i_c, same.to(tl.int32), 0)
-                    keep &= (refused == 0) & (earlier == 0)
+                    keep &= tl.where(i_o < i_c, same.to(tl.int32), 0) == 0
             o = i_c * bins + kept + tl.cumsum(keep.to(tl.int32), 0) - 1
             tl.store(p_cells + o, cell, mask=keep)
             tl.store(p_means + o, total / times, mask=keep)
@@ -194,10 +190,8 @@ def enlist(round, every, bins, groups, p_visit, p_list, p_fill, TB: tl.constexpr
 
 
 @triton.jit
-def begin(bins, p_state, p_noise, p_energy, p_visit, p_list, p_fill, sizes, levels, TB: tl.constexpr):
+def begin(bins, p_state, p_noise, p_energy, p_visit, p_list, p_fill, groups, tau, noise, TB: tl.constexpr):
     """Noise and its floor from the energies; all bins are to be visited."""
-    samples, words, bits, n, repeats, rows, groups = sizes
-    tau_try, tau, theta, noise, inverse = levels
     cells = groups * bins
     floor = floor_of(p_energy, cells, groups, TB)
     v = tl.maximum(noise, floor)
@@ -211,19 +205,18 @@ def begin(bins, p_state, p_noise, p_energy, p_visit, p_list, p_fill, sizes, leve
 
 
 @triton.jit
-def settle(bins, capacity, rounds, p_rows, p_state, p_noise, p_list, p_fill, p_visit, work, sizes, levels,
+def settle(bins, capacity, rounds, p_rows, p_state, p_noise, p_list, p_fill, p_visit, work, sizes, tau, noise,
            TB: tl.constexpr, TL: tl.constexpr, TK: tl.constexpr):  # fmt: skip
     """The round's end: `agree`, `enter`, and what to do next."""
     samples, words, bits, n, repeats, rows, groups = sizes
     p_key, p_rho, p_hit, p_energy, p_cells, p_means, p_places, p_values, p_of_keys, p_keys, p_found = work
-    tau_try, tau, theta, noise, inverse = levels
     before, made, round = tl.load(p_state + FOUND), tl.load(p_state + MADE), tl.load(p_state + ROUND)
     v, floor = tl.load(p_noise), tl.load(p_noise + 1)
     found, fresh = before, round * 0
     full = round * 0
     entered = (p_key, p_cells, p_means, p_places, p_values, p_of_keys, p_visit, p_keys, p_found)
     for i_c in tl.range(0, groups):
-        kept = agree(i_c, bins, round, v, p_rows, (p_key, p_rho, p_hit, p_energy, p_cells, p_means), sizes, levels, TB)
+        kept = agree(i_c, bins, round, p_rows, (p_key, p_rho, p_hit, p_cells, p_means), sizes, TB)
         tl.debug_barrier()  # agree's lists
         found, fresh, over = enter(i_c, kept, before, found, fresh, round, bins, capacity, p_rows, entered, sizes, TL, TK)
         full += over

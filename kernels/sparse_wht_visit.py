@@ -1,7 +1,7 @@
 """A visit to T bins of a group, in Triton: what the last round found is subtracted, and what is left is
-tested.
+tested; once that is done to all bins, what the other groups have nothing of is refused.
 
-Steps 1 to 5 of the specification (ops/sparse_wht_reference.py), and its peeling seen from a bin: of the
+Steps 1 to 6 of the specification (ops/sparse_wht_reference.py), and its peeling seen from a bin: of the
 round's keys, which are numbered in the order in which they are subtracted, a bin takes the first that falls
 into it, then the next, until there is none. So no two programs write a sample, and the order of every
 subtraction is that of the keys.
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from .sparse_wht_bch import chased, located, syndromes
-from .sparse_wht_bins import any_of, energies, fetched, fits, levels_of, minus, spreads, weights_of
+from .sparse_wht_bins import any_of, bin_of, correlation, energies, fetched, fits, levels_of, minus, spreads, weights_of
 
 EXACT, NSO, BCH = (tl.constexpr(code) for code in range(3))
 
@@ -130,7 +130,7 @@ def visit(
     samples, words, bits, n, repeats, rows, groups = sizes
     p_points, p_rows, p_columns, p_field = tables
     p_u, p_key, p_rho, p_hit, p_energy, p_places, p_values, p_of_keys, p_keys = work
-    tau_try, tau, theta, noise, inverse = levels
+    tau_try, tau, tau_one, theta, refuse, inverse = levels
     group = (p_points + i_c * samples * words, p_rows + i_c * n * words, p_columns + i_c * n * words, p_field)
     cell = i_c * bins + j
     p_bin = p_u + cell * samples
@@ -147,3 +147,29 @@ def visit(
             o_w = tl.arange(0, WP)
             m_w = yes[:, None] & (o_w < words)[None, :]
             tl.store(p_key + cell[:, None] * words + o_w[None, :], keys, mask=m_w)
+
+
+@triton.jit
+def refusal(i_c, j, m, v, round, bins, p_points, p_rows, work, sizes, levels, WP: tl.constexpr, TP: tl.constexpr):
+    """Step 6 for bins j of group i_c where m, after the visits of the round: a key that is refused counts as
+    not found.
+    """
+    samples, words, bits, n, repeats, rows, groups = sizes
+    p_u, p_key, p_rho, p_hit, p_energy, p_places, p_values, p_of_keys, p_keys = work
+    tau_try, tau, tau_one, theta, refuse, inverse = levels
+    cell = i_c * bins + j
+    m &= tl.load(p_hit + cell, mask=m, other=0) == round
+    if any_of(m):
+        o_w = tl.arange(0, WP)
+        keys = tl.load(p_key + cell[:, None] * words + o_w[None, :], mask=m[:, None] & (o_w < words)[None, :], other=0)
+        rho = tl.load(p_rho + cell, mask=m, other=0.0)
+        refused = m & (j < 0)
+        for i_o in tl.range(0, groups):
+            if i_o != i_c:
+                place = i_o * bins + bin_of(p_rows + i_o * n * words, keys, sizes)
+                empty = m & (tl.load(p_energy + place, mask=m, other=0.0) <= tau_try * v)
+                if any_of(empty):
+                    its = correlation(p_u + place * samples, empty, keys, p_points + i_o * samples * words, sizes, inverse, TP)
+                    refused |= empty & ((its - rho) * (its - rho) > refuse * v)
+        tl.debug_barrier()  # every thread that holds these bins has read p_hit
+        tl.store(p_hit + cell, tl.zeros([j.shape[0]], tl.int32), mask=refused)

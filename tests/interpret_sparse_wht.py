@@ -137,6 +137,41 @@ def bch_chase():
     assert (without, with_it) == (1, 2)
 
 
+@case((1, (2, 2, 4)), (2, (2, 3, 3)))
+def two_keys_look_like_one(seed, counts):
+    """Equal coefficients in one bin whose signs differ at two of 131 offsets: within the noise, until one sample
+    or another group is asked.
+    """
+    import torch
+
+    from spectralops.ops import bits
+    from spectralops.ops.sparse_wht_plan import SparseWHTPlan
+    from spectralops.ops.sparse_wht_reference import walsh_sum
+
+    plan = SparseWHTPlan(130, 1, offsets="nso", groups=2, b=1)
+    keys, std = bits.pack_bits(torch.eye(130, dtype=torch.uint8)[1:3]), (plan.bins * 0.1) ** 0.5
+    y = walsh_sum(plan.queries(format="packed"), keys, torch.ones(2))
+    values, call = (y + std * torch.randn(len(y), generator=torch.Generator().manual_seed(seed)))[None], plan._call(std)
+    right = check(values, plan, call)
+    assert set(found(right, 0)) == set(map(tuple, keys.tolist()))
+    without = call._replace(tau_one=1e9), call._replace(tau_one=1e9, refuse=1e9)
+    assert (int(right.counts), *(int(check(values, plan, c).counts) for c in without)) == counts
+
+
+@case()
+def bch_refused():
+    """The noise makes a key of one group's bin that the others know nothing of; by every way through."""
+    import torch
+
+    from spectralops.kernels import configs
+
+    values, plan, call = problem(12, 2, offsets="bch", degree=2, groups=3, noise=1.2, std=1.2, chase=2, seed=20)
+    whole = check(values, plan, call)
+    assert (int(whole.counts), int(check(values, plan, call._replace(refuse=1e9)).counts)) == (2, 3)
+    configs.SPARSE_WHT_WHOLE, configs.SPARSE_WHT_ROUNDS = 0, 2
+    assert all(torch.equal(a, b) for a, b in zip(run(values, plan, call)[:4], whole[:4]))
+
+
 @case()
 def bch_syndromes():
     """Every set of at most `degree` positions from its syndrome, and none from others, against the

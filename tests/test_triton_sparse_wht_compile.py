@@ -21,7 +21,7 @@ from spectralops.ops.sparse_wht_plan import SparseWHTPlan  # noqa: E402
 pytestmark = pytest.mark.skipif(common.INTERPRETED, reason="TRITON_INTERPRET is set: there is nothing to compile")
 
 EVERYTHING = os.environ.get("SPECTRALOPS_COMPILE_ALL") == "1"
-OWN = ("loop_kernel", "visit_kernel", "settle_kernel")
+OWN = ("loop_kernel", "visit_kernel", "refuse_kernel", "settle_kernel")
 
 
 def decodes(n, k, only=None, **plan):
@@ -41,8 +41,9 @@ def decodes(n, k, only=None, **plan):
                 sparse_wht.sparse_wht_decode(values, None, tables, made._call("auto"))
             for planned in found:
                 name = planned.kernel.__name__
-                if name in OWN and (only is None or (name, planned.arguments["START"]) in only):
-                    launches.setdefault((name, planned.arguments["START"]), planned)
+                which = (name, planned.arguments.get("START"))
+                if name in OWN and (only is None or which in only):
+                    launches.setdefault(which, planned)
         return list(launches.values())
 
     return run
@@ -60,7 +61,7 @@ def sums(words):
 
 def plans():
     """name -> (call, targets of the small set)."""
-    found, all_rounds, spread = {}, [("loop_kernel", True)], [("visit_kernel", False)]
+    found, all_rounds, spread = {}, [("loop_kernel", True)], [("visit_kernel", False), ("refuse_kernel", None)]
     each = all_rounds + spread  # what differs from scheme to scheme
     found["walsh_sum 1"], found["walsh_sum 8"] = (sums(1), ("sm_120", "gfx942")), (sums(8), ())
     found["small loop"] = (decodes(30, 20, all_rounds), ("sm_90", "gfx942"))
@@ -108,7 +109,7 @@ def test_every_row_of_the_table_is_launched(monkeypatch):
     for name in PLANS:
         for planned in PLANS[name][0](monkeypatch):
             a = planned.arguments
-            if "TP" in a:
+            if "SCHEME" in a:
                 seen.add((planned.kernel.__name__, a["SCHEME"], a["TP"], a["T"], planned.options["num_warps"]))
     for kernel in ("loop_kernel", "visit_kernel"):
         for row in configs.SPARSE_WHT:
@@ -122,6 +123,7 @@ def test_problems_and_levels_compile_nothing_new():
     """How many problems, variables, bins and rounds there are, and the thresholds, are no part of what a
     kernel is specialised for.
     """
-    for kernel in (sparse_wht.loop_kernel, sparse_wht.visit_kernel, sparse_wht.settle_kernel):
-        varies = {p.name for p in kernel.params if p.do_not_specialize}
-        assert {"bits", "n", "capacity", "tau", "noise", "inverse"} <= varies
+    for name in OWN:
+        parameters = getattr(sparse_wht, name).params
+        assert {"bits", "n", "capacity", "tau"} <= {p.name for p in parameters if p.do_not_specialize}
+        assert all(p.do_not_specialize for p in parameters if p.name in sparse_wht.VARIES)
