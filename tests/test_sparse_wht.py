@@ -178,3 +178,34 @@ def test_deterministic():
     for offsets in OFFSETS:
         first, second = (so.sparse_wht(x, 30, offsets=offsets) for _ in range(2))
         assert torch.equal(first.keys, second.keys) and torch.equal(first.values, second.values)
+
+
+@pytest.mark.parametrize("offsets", OFFSETS)
+def test_values_of_any_size(offsets):
+    x, exact = sparse(14, 5)
+    for dtype, scales in ((torch.float32, (1e-30, 1e-20, 1e20, 1e35)), (torch.float64, (1e-300, 1e-170, 1e170, 1e300))):
+        for scale in scales:
+            leaf = (x * scale).to(dtype).requires_grad_()
+            for noise_std in ("auto", 0.0):
+                spectrum = so.sparse_wht(leaf, 5, noise_std=noise_std, offsets=offsets)
+                assert found(spectrum).keys() == exact.keys() and not spectrum.unresolved.numel(), (dtype, scale)
+                close = [abs(found(spectrum)[k] / scale - exact[k]) for k in exact]
+                assert max(close) < (1e-5 if dtype == torch.float32 else 1e-13)
+            (grad,) = torch.autograd.grad(spectrum.values.sum() / scale, leaf)
+            assert (grad * scale).isfinite().all() and grad.any()
+
+
+def test_few_samples_of_noise_are_not_believed():
+    x = torch.zeros(16, dtype=torch.float64)
+    x += 1 + 0.1 * torch.randn(16)
+    assert so.sparse_wht(x, 1).unresolved.tolist() == [[0, 0]]
+    assert not so.sparse_wht(x, 1, noise_std=0.1).unresolved.numel()
+
+
+def test_another_default_device():
+    x, exact = sparse(10, 4)
+    with torch.device("meta"):
+        for scheme in (dict(), dict(offsets="nso", repeats=2), dict(offsets="bch", degree=10)):
+            plan = so.SparseWHTPlan(10, 4, seed=77, **scheme)
+            assert found(plan.decode(x[plan.queries(format="packed")[:, 0]])).keys() == exact.keys()
+            assert plan.queries().device.type == "cpu"

@@ -19,7 +19,8 @@ from scipy.stats import chi2
 import spectralops as so
 from spectralops.ops import bits
 from spectralops.ops import sparse_wht_groups as groups
-from spectralops.ops.sparse_wht_plan import FORMAT, chi_square_tail
+from spectralops.ops.sparse_wht_levels import chi_square_tail
+from spectralops.ops.sparse_wht_plan import FORMAT
 from sparse_wht_functions import as_dict, draw, found, function
 
 SCHEMES = [dict(offsets="exact"), dict(offsets="nso", repeats=2), dict(offsets="bch", degree=2, repeats=2)]

@@ -44,6 +44,7 @@ class Batch(NamedTuple):
     energy: Tensor
     noise: Tensor
     samples: Tensor | None  # (R, num_queries): the coefficients are fitted to them
+    root: float = 1.0  # what was decoded is the function divided by its square
 
     def unpacked(self, r: int) -> dict:
         """The fields of spectrum r; whether they have a derivative was settled when the samples were given."""
@@ -64,10 +65,10 @@ class Batch(NamedTuple):
         order = values.detach().abs().argsort(descending=True, stable=True)
         keys, values = keys[order], values[order]
         return dict(
-            keys=keys, values=values, unresolved=unresolved,
-            residual_energy=self.energy[r].sum(1).mean().item(),
-            noise_std=(v * self.plan.bins).sqrt().item() if v > floor else 0.0,
-            threshold=(self.call.theta * v / samples).sqrt().item(),
+            keys=keys, values=values if self.root == 1.0 else values * self.root * self.root, unresolved=unresolved,
+            residual_energy=self.energy[r].sum(1).mean().item() * self.root * self.root * self.root * self.root,
+            noise_std=(v * self.plan.bins).sqrt().item() * self.root * self.root if v > floor else 0.0,
+            threshold=(self.call.theta * v / samples).sqrt().item() * self.root * self.root,
         )  # fmt: skip
 
     def _is_noise(self, r: int, keys: Tensor, values: Tensor) -> bool:

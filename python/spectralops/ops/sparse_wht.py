@@ -4,6 +4,7 @@ quicker, and where the decoder leaves something unresolved, the dense transform 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import lru_cache
 
@@ -11,13 +12,16 @@ import torch
 from torch import Tensor
 
 from .hadamard import hadamard_transform
-from .sparse_spectrum import SparseSpectrum
-from .sparse_wht_plan import DTYPES, FALSE_ALARM, SparseWHTPlan, chi_square_tail, check_noise, real
+from .sparse_spectrum import LEAST, SparseSpectrum
+from .sparse_wht_decode import DTYPES, check_noise, real
+from .sparse_wht_levels import FALSE_ALARM, chi_square_tail
+from .sparse_wht_plan import SparseWHTPlan
 from .sparse_wht_reference import FLOOR, noise_of
 from .. import _check
 
 OFFSETS = ("auto", "exact", "nso", "dense")
 REPEATS = 3  # of "nso"
+SMALLEST = {torch.float32: 1e-24, torch.float64: 1e-240}  # a sum of squares down to which their rounding is in range
 SAMPLED = 1 << 16  # coefficients from which a dense transform's noise is estimated
 # n -> the largest k for which decoding is quicker than the dense transform, one function; n beyond the last takes k < 2^(n - 9).
 SPARSE_BELOW = {
@@ -51,8 +55,13 @@ def _dense(x: Tensor, k: int, noise_std: float | str, backend: str | None) -> Sp
     with torch.no_grad():
         energy = coefficients.square()
         total = energy.sum()
-        if not bool(torch.isfinite(total)):
-            raise ValueError("x must be finite; got NaN or infinity, or values whose squares are")
+        if not SMALLEST[x.dtype] <= float(total) <= 1 / SMALLEST[x.dtype]:  # squares that are zero, infinite or inexact
+            peak = float(x.detach().abs().amax())
+            if not math.isfinite(peak):
+                raise ValueError("x must be finite; got NaN or infinity")
+            if peak:
+                with torch.enable_grad() if coefficients.requires_grad else contextlib.nullcontext():
+                    return _scaled(x, peak, k, noise_std, backend)
         floor = (FLOOR * torch.finfo(x.dtype).eps / 2) ** 2 * total
         tail = chi_square_tail(FALSE_ALARM / size, 1)
         if noise_std == "auto":
@@ -63,12 +72,22 @@ def _dense(x: Tensor, k: int, noise_std: float | str, backend: str | None) -> Sp
         keys = (energy > tail * v).nonzero().squeeze(1)
         keys = keys[energy[keys].argsort(descending=True, stable=True)]
         limit = max(32 * k, 4096)
-        doubtful = noise_std == "auto" and bool(v > floor) and not bool((keys != 0).any())
+        alone = not bool((keys != 0).any()) or size < LEAST
+        doubtful = noise_std == "auto" and bool(v > floor) and alone
         unresolved = keys.new_zeros((int(doubtful or keys.numel() > limit), 2))
         keys = keys[:limit]
         left = energy.index_fill(0, keys, 0.0).sum().item()
         noise = (v * size).sqrt().item() if v > floor else 0.0
     return SparseSpectrum(n, keys[:, None], coefficients[keys], unresolved, left, noise)
+
+
+def _scaled(x: Tensor, peak: float, k: int, noise_std: float | str, backend: str | None) -> SparseSpectrum:
+    """The same of x / root^2, a power of four near its peak, in two steps: root^2 may be out of the type's range."""
+    root = 2.0 ** (math.frexp(peak)[1] // 2)
+    noise = noise_std if noise_std == "auto" else min(noise_std / root / root, 1e150)
+    s = _dense(x / root / root, k, noise, backend)
+    values, energy = s.values * root * root, s.residual_energy * root * root * root * root
+    return SparseSpectrum(s.n, s.keys, values, s.unresolved, energy, s.noise_std * root * root)
 
 
 def _one(x: Tensor, k: int, noise_std, groups: int, offsets: str, seed: int, backend: str | None) -> SparseSpectrum:
@@ -99,7 +118,7 @@ def sparse_wht(
             table, large n and small k, and "dense" elsewhere and where something was left unresolved.
 
     Returns: a :class:`SparseSpectrum`, largest coefficient first; for leading dimensions a list, nested like them. Its `unresolved` is not
-        empty where x is not sparse: more than max(32 k, 4096) coefficients stand out, or, with noise_std="auto", none but the mean does. A
+        empty where x is not sparse: more than max(32 k, 4096) coefficients stand out, or, with noise_std="auto" and something taken for noise, none but the mean does, or n is below 7. A
         dense transform counts as one bin, (0, 0).
 
     Derivatives: of `values` with respect to x, to every order, the keys held fixed. Deterministic. The host waits for the device.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Iterator
 
@@ -17,57 +17,17 @@ from torch import Tensor
 from . import bch, bits
 from . import sparse_wht_groups as layout
 from .sparse_spectrum import SparseSpectrum
-from .sparse_wht_decode import decode
+from .sparse_wht_decode import DTYPES, check_noise, decode, real, solve
+from .sparse_wht_levels import call_of
 from .sparse_wht_reference import Call
 from .. import _check
 
 FORMAT, VERSION = "spectralops.SparseWHTPlan", 1
-FALSE_ALARM = 1e-4  # of a decode: that noise alone gives a key, or leaves a bin unresolved
-REFUSED = 25.0  # (rho' - rho)^2 P / v from which on a group has nothing of a key; of a key that is there the mean is 2
-TRIED = 1e-2  # of a bin that holds noise alone: that its signs are looked at
 ROWS = 4096  # points made at a time
 MAX_VARIABLES = 4096
 MAX_B = 30
 MAX_SAMPLES = 2**31 - 1  # their numbers are int32
 ARGUMENTS = ("n", "k", "groups", "offsets", "repeats", "degree", "b", "majority", "chase", "seed", "q")
-DTYPES = (*_check.FLOATS, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-def real(values: Tensor) -> Tensor:
-    """As a decoder takes them: float32 or float64."""
-    if not values.is_floating_point():
-        return values.to(torch.float64)
-    return values.to(torch.float32) if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def check_noise(noise_std: object) -> None:
-    if isinstance(noise_std, str) and noise_std == "auto":
-        return
-    number = isinstance(noise_std, (int, float)) and not isinstance(noise_std, bool)
-    if not number or not math.isfinite(noise_std) or noise_std < 0:
-        raise ValueError(f'noise_std must be "auto" or a number of at least 0; got {noise_std!r}')
-
-
-@lru_cache(maxsize=256)
-def chi_square_tail(probability: float, degrees: float) -> float:
-    """x with Pr[chi^2 of these degrees of freedom > x] = probability."""
-
-    def tail(x: float) -> float:
-        half = torch.tensor([degrees / 2, x / 2], dtype=torch.float64)
-        return torch.special.gammaincc(half[0], half[1]).item()
-
-    low, high = 0.0, degrees + 40.0 * math.sqrt(degrees) + 200.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tail(middle) > probability else (low, middle)
-    return high
-
-
-def log_keys(n: int, degree: int | None) -> float:
-    """ln of how many keys there are, of at most `degree` ones."""
-    if degree is None:
-        return n * math.log(2)
-    return math.log(sum(math.comb(n, i) for i in range(min(degree, n) + 1)))
 
 
 class SparseWHTPlan:
@@ -185,7 +145,9 @@ class SparseWHTPlan:
 
     @cached_property
     def tables(self) -> layout.Tables:
-        return layout.tables(self.n, self.groups, self.offsets, self.repeats, self.degree, self.seed).to(self.device)
+        with torch.device("cpu"):  # whatever the default device is
+            made = layout.tables(self.n, self.groups, self.offsets, self.repeats, self.degree, self.seed)
+        return made.to(self.device)
 
     @cached_property
     def _points(self) -> tuple[Tensor, Tensor]:
@@ -343,19 +305,7 @@ class SparseWHTPlan:
 
     @cached_property
     def _levels(self) -> Call:
-        """What the decoder is told where the noise is to be estimated."""
-        groups, independent = self.groups, self._independent
-        return Call(
-            n=self.n, b=self.b, repeats=self.repeats, checks=self.checks, scheme=layout.OFFSETS.index(self.offsets),
-            hard=self.majority == "hard", degree=self.degree or 0, chase=self.chase, capacity=groups * self.bins,
-            rounds=4 * self.b + 40,
-            tau_try=chi_square_tail(TRIED, independent) / independent,
-            tau=chi_square_tail(FALSE_ALARM / (groups * self.bins), independent) / independent,
-            tau_one=chi_square_tail(FALSE_ALARM / (groups * self.bins * self.num_offsets), 1),
-            theta=self._theta() * self.num_offsets / independent,
-            refuse=REFUSED / independent,
-            noise=-1.0,
-        )  # fmt: skip
+        return call_of(self, self._independent)
 
     @cached_property
     def _independent(self) -> float:
@@ -368,39 +318,26 @@ class SparseWHTPlan:
         squares = max(int(c.unique(return_counts=True)[1].square().sum()) for c in coset)
         return self.num_offsets**2 / squares
 
-    def _theta(self) -> float:
-        """P rho^2 / v from which on a key is believed: above what noise alone gives any of the keys, and, where every pattern of signs
-        is a key ("exact"), so far above it that no sign is wrong.
-        """
-        alone = 2 * (log_keys(self.n, self.degree) + math.log(self.groups / FALSE_ALARM))
-        if self.offsets != "exact":
-            return alone
-        wrong = FALSE_ALARM / (self.groups * self.bins * self.num_offsets)
-        return max(alone, (self.checks + 1) * chi_square_tail(2 * wrong, 1))
-
     def decode(
         self, values: Tensor, noise_std: float | str = "auto", refit: bool = False, *, backend: str | None = None
     ) -> SparseSpectrum | list[SparseSpectrum]:
         """The spectrum of a function from its values at `queries()`.
 
         Args:
-            values: (num_queries,), or (R, num_queries) for R functions at the same points, which gives a list of R. float32 and float64
-                are decoded as they are, other real types as float32 (16 bits) or float64 (integers). On the plan's device.
-            noise_std: sigma of the noise of a value; "auto" estimates it from the bins. 0 for none: what rounding of the values' type makes is
-                allowed for.
-            refit: coefficients by least squares over all samples, given the keys, in place of those from the peeling. They are so also where
-                `values` require a gradient, which then reaches them: the keys are held fixed, and F is linear in the values.
+            values: (num_queries,), or (R, num_queries) for R functions at the same points, which gives a list of R.
+                float32 and float64 are decoded as they are, other real types as float32 (16 bits) or float64
+                (integers). On the plan's device.
+            noise_std: sigma of the noise of a value. "auto" estimates it from the bins: coefficients that fill all
+                bins alike cannot be told from noise, so give 0 for a function that has none but rounding.
+            refit: coefficients by least squares over the samples of all bins that were explained, given the keys, in
+                place of those from the peeling. They are so also where `values` require a gradient, which then reaches
+                them: the keys are held fixed, and F is linear in the values.
 
-        Returns: a SparseSpectrum whose `unresolved` is empty if every bin was explained.
+        Returns: a SparseSpectrum whose `unresolved` is empty if every bin was explained: by keys, or as noise. Coefficients
+            below its `threshold` may be missing all the same: noise hides them.
 
-        Raises: ValueError for values of another length or device, or that are not finite (on a GPU this check waits for it).
+        Raises: ValueError for values of another length or device, or that are not finite (on a GPU this check waits).
         """
-        many = self._validated(values, noise_std)
-        values = real(values)
-        spectra = decode(self, values if many else values[None], noise_std, bool(refit), backend)
-        return spectra if many else spectra[0]
-
-    def _validated(self, values: Tensor, noise_std: float | str) -> bool:
         _check.tensor("values", values, DTYPES)
         if values.dim() not in (1, 2) or values.shape[-1] != self.num_queries:
             wanted = f"({self.num_queries},) or (R, {self.num_queries})"
@@ -408,10 +345,30 @@ class SparseWHTPlan:
         if values.device != self.tables.base.device:  # which has an index even where the plan's has none
             raise ValueError(f"values are on {values.device} but the plan is on {self.device}; they must be on one device")
         check_noise(noise_std)
-        sum_is_finite = math.isfinite(values.detach().sum().item())  # one pass; it may overflow where no value is infinite
-        if not sum_is_finite and not bool(torch.isfinite(values).all()):
-            raise ValueError("values must be finite; got NaN or infinity")
-        return values.dim() == 2
+        if not isinstance(refit, bool):
+            raise TypeError(f"refit must be True or False, got {type(refit).__name__} ({refit!r})")
+        rows = real(values) if values.dim() == 2 else real(values)[None]
+        spectra = decode(self, rows, noise_std, refit, backend)
+        return spectra if values.dim() == 2 else spectra[0]
+
+    def solve(
+        self, f, noise_std: float | str = 0.0, *, chunk: int = 65536, max_queries: int | None = None, format: str = "bits",
+        refit: bool = False, backend: str | None = None,
+    ) -> tuple[SparseSpectrum, "SparseWHTPlan"]:
+        """The spectrum of a function that can be called, with twice as many bins again while something is unresolved.
+
+        f takes points, (N, n) uint8 or packed as `format` says, at most `chunk` at a time, and gives (N,) values: a tensor or an
+        array. Every point is asked once. `noise_std` is 0 here: an estimate would take what is too much for the bins for noise.
+        Stops without success where another step would ask more than `max_queries` in all, or at 2^n bins.
+
+        Returns the spectrum, and the plan that it was found with: its `num_queries` points were asked.
+        """
+        if not callable(f):
+            raise TypeError(f"f must be callable, got {type(f).__name__}")
+        check_noise(noise_std)
+        if max_queries is not None:
+            _check.integer("max_queries", max_queries)
+        return solve(self, f, noise_std, chunk, max_queries, format, refit, backend)
 
     # ---- another process, another device ----------------------------------------------------------------------------
 

@@ -55,7 +55,8 @@ import torch
 from torch import Tensor
 
 from .sparse_wht_groups import num_checks
-from .sparse_wht_plan import FALSE_ALARM, MAX_B, MAX_SAMPLES, SparseWHTPlan
+from .sparse_wht_levels import FALSE_ALARM, believed
+from .sparse_wht_plan import MAX_B, MAX_SAMPLES, SparseWHTPlan
 from .. import _check
 
 GROUPS = (3, 4, 2, 5, 6, 1)  # that are tried; 3 first, most often the cheapest
@@ -65,8 +66,8 @@ FIXED = 2000  # rounds after which density evolution is taken as settled
 SETS = 12  # keys in a small set, at most
 
 # C -> (alpha, beta): the greatest likelihood, on a grid of 0.04 and 0.2, of `peeling_failures` at B = 64 .. 2048
-# and eleven K from 0.8 to 1.04 B lambda*, 4000 graphs each (2^19 / B from B = 256 on). There, and down to B = 16, it
-# is off by 0.05 at most; C = 3 has more small sets than are counted, 0.05 in place of 0.035 at B = 64, K = 132.
+# and eleven K from 0.8 to 1.04 B lambda*, 4000 graphs each (2^19 / B from B = 256 on). There it
+# is off by 0.05 at most, and below B = 32 near the threshold too pessimistic, by as much as 0.3; C = 3 has more small sets than are counted, 0.05 in place of 0.035 at B = 64, K = 132.
 SCALING = {3: (0.88, 1.4), 4: (0.80, 1.2), 5: (0.80, 1.2), 6: (0.84, 1.2)}
 
 
@@ -258,7 +259,7 @@ def misread(plan: SparseWHTPlan, noise_std: float, amplitude: float, known: bool
     samples, a = plan.num_offsets, amplitude * math.sqrt(plan.bins) / noise_std
     signs = sign_failure(a, plan.checks, plan.repeats, chase=plan.chase if plan.offsets == "bch" else 0, known=known)
     # sqrt(P) rho / sqrt(v) is N(sqrt(P) a, 1), and P e / v has mean P (1 + a^2) and variance 2 P (1 + 2 a^2)
-    faint = _tail(math.sqrt(samples) * a - math.sqrt(plan._theta()))
+    faint = _tail(math.sqrt(samples) * a - math.sqrt(believed(plan)))
     empty = _tail(samples * (1 + a * a - _tried(samples)) / math.sqrt(2 * samples * (1 + 2 * a * a)))
     tested = FALSE_ALARM / (plan.groups * plan.bins)
     return 1 - (1 - signs) * (1 - faint) * (1 - empty) * (1 - tested), signs * (1 - faint)
