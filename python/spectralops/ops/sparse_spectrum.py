@@ -102,12 +102,13 @@ def _whole(name: str, value: object) -> int:
     return _check.integer(name, int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value)
 
 
-def _size(name: str, value: object) -> float:
+def _size(name: str, value: object, finite: bool = True) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be finite and not negative; got {value}")
-    return float(value)
+    size = float(value)
+    if not size >= 0 or finite and size == math.inf:
+        raise ValueError(f"{name} must be {'finite and ' * finite}not negative; got {value}")
+    return size
 
 
 class SparseSpectrum:
@@ -126,6 +127,9 @@ class SparseSpectrum:
 
     Everything below is linear in `values`, deterministic, and differentiable in them to every order; keys
     are held fixed.
+
+    Raises: TypeError or ValueError for other shapes and dtypes, keys that are alike or have bits from n on (under
+    torch.compile, export and torch.func these two are not looked for), numbers that are NaN or negative.
     """
 
     _batch: Batch | None = None
@@ -158,7 +162,7 @@ class SparseSpectrum:
             if not indices.distinct(keys):
                 raise ValueError("keys must be distinct; got one twice")
         self.n, self.keys, self.values, self.unresolved, self.names = n, keys, values, unresolved, names
-        self.residual_energy = _size("residual_energy", residual_energy)
+        self.residual_energy = _size("residual_energy", residual_energy, finite=False)  # squares of large values are infinite
         self.noise_std = _size("noise_std", noise_std)
         self.threshold = _size("threshold", threshold)
 
