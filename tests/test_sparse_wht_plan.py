@@ -383,7 +383,7 @@ def test_bad_values():
             with pytest.raises(ValueError, match="values must be finite"):
                 plan.decode(values)
     for noise in (-1.0, float("nan"), float("inf"), "none", None, True, torch.tensor(1.0), np.ones(3)):
-        with pytest.raises(ValueError, match='noise_std must be "auto" or a number of at least 0'):
+        with pytest.raises(ValueError, match='noise_std must be "auto" or a finite number of at least 0'):
             plan.decode(good, noise)
     with pytest.raises(ValueError, match="backend must be"):
         plan.decode(good, backend="gpu")

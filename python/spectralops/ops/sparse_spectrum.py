@@ -58,10 +58,12 @@ class Batch(NamedTuple):
         samples = self.plan.num_offsets
         kept = samples * values.square() >= self.call.theta * v / 4  # what was found and taken back leaves its rounding
         keys, values = keys[kept], values[kept]
-        level = v if self._is_noise(r, keys, values) else floor
-        unresolved = (self.energy[r] > self.call.tau * level).nonzero()
+        unresolved = (self.energy[r] > self.call.tau * v).nonzero()
+        believed = self._is_noise(r, keys, values)
         if self.samples is not None:
             values = refit(self.plan, keys, self.samples[r], unresolved)
+        if not believed:
+            unresolved = (self.energy[r] > self.call.tau * floor).nonzero()
         order = values.detach().abs().argsort(descending=True, stable=True)
         keys, values = keys[order], values[order]
         return dict(

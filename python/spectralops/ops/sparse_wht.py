@@ -68,7 +68,7 @@ def _dense(x: Tensor, k: int, noise_std: float | str, backend: str | None) -> Sp
             places = torch.arange(min(size, SAMPLED), device=x.device) * 2654435769 % size  # odd: all places, none twice
             v = noise_of(energy[places][None], floor, chi_square_tail(FALSE_ALARM / places.numel(), 1))
         else:
-            v = torch.maximum(floor, floor.new_tensor(noise_std**2 / size))
+            v = torch.maximum(floor, floor.new_tensor(min(noise_std, 1e150) ** 2 / size))
         keys = (energy > tail * v).nonzero().squeeze(1)
         keys = keys[energy[keys].argsort(descending=True, stable=True)]
         limit = max(32 * k, 4096)
@@ -84,7 +84,7 @@ def _dense(x: Tensor, k: int, noise_std: float | str, backend: str | None) -> Sp
 def _scaled(x: Tensor, peak: float, k: int, noise_std: float | str, backend: str | None) -> SparseSpectrum:
     """The same of x / root^2, a power of four near its peak, in two steps: root^2 may be out of the type's range."""
     root = 2.0 ** (math.frexp(peak)[1] // 2)
-    noise = noise_std if noise_std == "auto" else min(noise_std / root / root, 1e150)
+    noise = noise_std if noise_std == "auto" else noise_std / root / root
     s = _dense(x / root / root, k, noise, backend)
     values, energy = s.values * root * root, s.residual_energy * root * root * root * root
     return SparseSpectrum(s.n, s.keys, values, s.unresolved, energy, s.noise_std * root * root)

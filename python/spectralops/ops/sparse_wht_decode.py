@@ -6,6 +6,7 @@ Fewest operations of a decode: C B P b additions for the transforms, C B P for t
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -85,8 +86,8 @@ def check_noise(noise_std: object) -> None:
     if isinstance(noise_std, str) and noise_std == "auto":
         return
     number = isinstance(noise_std, (int, float)) and not isinstance(noise_std, bool)
-    if not number or not 0 <= noise_std <= 1e150:  # whose square is a number
-        raise ValueError(f'noise_std must be "auto" or a number of at least 0 and at most 1e150; got {noise_std!r}')
+    if not number or not 0 <= noise_std <= sys.float_info.max:
+        raise ValueError(f'noise_std must be "auto" or a finite number of at least 0; got {noise_std!r}')
 
 
 def _peaks(values: Tensor) -> tuple[Tensor, bool]:
@@ -116,7 +117,7 @@ def decode(plan: "SparseWHTPlan", values: Tensor, noise_std: float | str, refit:
     for s in share.unique().tolist():
         rows = (share == s).nonzero().squeeze(1)
         half = 2.0 ** (-s * step / 2)  # twice: the whole power may be out of range itself
-        noise = noise_std if noise_std == "auto" else min(noise_std * half * half, 1e150)
+        noise = noise_std if noise_std == "auto" else noise_std * half * half
         part = _decode(plan, values[rows] * half * half, noise, refit, backend, 1 / half)
         for row, spectrum in zip(rows.tolist(), part):
             spectra[row] = spectrum

@@ -301,7 +301,7 @@ class SparseWHTPlan:
     # ---- answers ---------------------------------------------------------------------------------------------------
 
     def _call(self, noise_std: float | str) -> Call:
-        return self._levels if noise_std == "auto" else self._levels._replace(noise=noise_std**2 / self.bins)
+        return self._levels if noise_std == "auto" else self._levels._replace(noise=min(noise_std, 1e150) ** 2 / self.bins)
 
     @cached_property
     def _levels(self) -> Call:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
@@ -28,6 +29,10 @@ def walsh_sum(points, keys, values, backend=None):
     if points.dim() != 2 or keys.dim() != 2 or points.shape[1] != keys.shape[1] or values.shape != keys.shape[:1]:
         shapes = ", ".join(str(_check.shape(t)) for t in (points, keys, values))
         raise ValueError(f"points, keys and values must have shapes (M, W), (K, W) and (K,); got {shapes}")
+    if points.dtype != torch.int64 or keys.dtype != torch.int64 or not points.shape[1] or not values.is_floating_point():
+        found = f"{points.dtype} {_check.shape(points)}, {keys.dtype} and {values.dtype}"
+        raise ValueError(f"points and keys must be int64 with at least one word a row, values of a floating type; got {found}")
+    _check.same_device("values", values, points=points, keys=keys)
     if points.shape[0] == 0 or keys.shape[0] == 0:
         return values.new_zeros(points.shape[0])
     args = (points.contiguous(), keys.contiguous(), values.contiguous())
