@@ -45,31 +45,25 @@ SIGNS = 1 << 22  # signs held at a time
 class Problem:
     """The keys of one spectrum in the bins of a plan."""
 
-    def __init__(self, plan: "SparseWHTPlan", keys: Tensor, unresolved: Tensor | None = None, energy: Tensor | None = None):
+    def __init__(self, plan: "SparseWHTPlan", keys: Tensor, unresolved: Tensor | None = None):
         self.plan, self.keys = plan, keys
         columns, self.offsets = plan._points  # (C, b, W), (C, P, W)
         self.shape = plan.groups, plan.bins, plan.num_offsets
         place = torch.arange(plan.b, device=keys.device)
         self.bins = torch.stack([(bits.parity(keys[:, None], m) << place).sum(1) for m in columns])  # (C, K)
-        self.used = self._used(unresolved, energy)
+        self.used = self._used(unresolved)
         self.members = [self._members(bins) for bins in self.bins]
         self.neighbours, self.weights = self._normal()
         self.factor = self._factored() if keys.shape[0] <= DENSE else None
 
-    def _used(self, unresolved: Tensor | None, energy: Tensor | None) -> Tensor:
-        """(C, K) float64 of 1 and 0: whether the bin of a key counts. Of a key that would have none, the one of least energy
-        counts, or all where energies are not given.
-        """
+    def _used(self, unresolved: Tensor | None) -> Tensor:
+        """(C, K) float64 of 1 and 0: whether the bin of a key counts; those of a key that would have none all count."""
         counts = torch.ones(self.shape[:2], dtype=torch.bool, device=self.keys.device)
         if unresolved is not None:
             counts[unresolved[:, 0], unresolved[:, 1]] = False
         group = torch.arange(self.shape[0], device=counts.device)[:, None]
-        lost = self.bins[:, ~counts[group, self.bins].any(0)]
-        if energy is not None:
-            group = energy[group, lost].argmin(0, keepdim=True)
-            lost = lost.gather(0, group)
-        counts[group, lost] = True
-        group = torch.arange(self.shape[0], device=counts.device)[:, None]
+        lost = ~counts[group, self.bins].any(0)
+        counts[group, self.bins[:, lost]] = True
         return counts[group, self.bins].to(torch.float64)
 
     def _members(self, bins: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,15 +197,13 @@ for _f in (_Fit, _Spread):
     _f.forward.__signature__ = inspect.signature(_f.forward)  # Function.apply inspects it on every call otherwise
 
 
-def refit(
-    plan: "SparseWHTPlan", keys: Tensor, samples: Tensor, unresolved: Tensor | None = None, energy: Tensor | None = None
-) -> Tensor:
+def refit(plan: "SparseWHTPlan", keys: Tensor, samples: Tensor, unresolved: Tensor | None = None) -> Tensor:
     """(K, W), (num_queries,) -> (K,): the coefficients of least squares, differentiable in the samples.
 
-    unresolved (U, 2): the bins that do not count. energy (C, B): what the decoder left in each bin.
+    unresolved (U, 2): the bins that do not count.
     """
     if keys.shape[0] == 0:
         return samples[:0]
     with torch.no_grad():
-        problem = Problem(plan, keys, unresolved, energy)
+        problem = Problem(plan, keys, unresolved)
     return _Fit.apply(samples, problem) if differentiated(samples) else problem.fit(samples)
