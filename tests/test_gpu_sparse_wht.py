@@ -1,5 +1,5 @@
-"""The sparse Walsh-Hadamard transform on a GPU, in CUDA C++ and Triton: keys as the reference's on the CPU, values within twice its
-error; batches, streams, graphs, determinism, isolation. Needs torch, numpy and pytest alone.
+"""The sparse Walsh-Hadamard transform on a GPU, in CUDA C++ and Triton: keys as the reference's on the CPU, values
+within twice its error; batches, streams, graphs, determinism, isolation. Needs torch, numpy and pytest alone.
 """
 
 import pytest

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -170,6 +171,64 @@ CHASED = dict(n=30, k=5, offsets="bch", degree=3, repeats=1, noise=2.8)
 def test_the_chase_finds_more():
     counts = [int(decoded(problem(**CHASED, chase=chase, rows=3), torch.float32).counts.sum()) for chase in (0, 3)]
     assert counts[0] < counts[1]
+
+
+def equal_pair(n=60, rows=3):
+    """Two keys of one position each and of one value, in the only bin: they differ at two offsets, where little is left."""
+    plan = SparseWHTPlan(n, 2, offsets="nso", b=0, groups=1)
+    points, values = plan.queries(format="packed"), []
+    for row in range(rows):
+        g = generator(row)
+        keys = 1 << torch.randperm(n, generator=g)[:2, None]
+        noise = 0.1 * torch.randn(len(points), dtype=torch.float64, generator=g)
+        values.append(spec.walsh_sum(points, keys, torch.ones(2, dtype=torch.float64)) + noise)
+    return torch.stack(values), plan._index, plan.tables, plan._call(0.3)
+
+
+def split_votes():
+    """Keys that some of their groups find, with a rho each, next to groups where they are too weak to be tried: what those
+    have of a key is near enough to one rho and not to another."""
+    args = problem(n=24, k=6, offsets="nso", repeats=2, noise=1.0, groups=4, rows=2, draw=1)
+    call = args[3]
+    return with_levels(args, refuse=3 / (call.repeats * (call.checks + 1)), tau_try=1 + 1.5**2 / call.noise)
+
+
+def with_levels(args, **levels):
+    return *args[:3], args[3]._replace(**levels)
+
+
+# A level of the specification's steps 5 and 6, and functions that it decides.
+LEVELS = {
+    "tau_one": equal_pair,
+    "refuse": lambda: problem(n=66, k=4, offsets="nso", noise=2.0, rows=3),
+    "refuse, bch": lambda: with_levels(problem(**CHASED | {"noise": 4.5}, chase=3, rows=5), theta=12.0),
+    "refuse, some votes": split_votes,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("case", LEVELS)
+def test_each_level(library, case, dtype):
+    args, tally = LEVELS[case](), Tally()
+    without = with_levels(args, **{case.split(",")[0]: math.inf})
+    for limits in (H200, SMALL):
+        library.simt_set_limits(*limits)
+        got, more = compare(tally, args, dtype), compare(tally, without, dtype)
+        assert any(as_dict(got, r).keys() != as_dict(more, r).keys() for r in range(len(args[0])))
+    tally.check()
+
+
+@pytest.mark.parametrize("wrong", [-1, -(2**31), 2**31 - 1, "queries"])
+def test_an_index_out_of_range_reads_nothing(library, wrong):
+    values, index, tables, call = problem(**PLANS["exact"])
+    index, group = index.clone(), 1
+    index.view(tables.base.shape[0], -1)[group, 3] = values.shape[1] if wrong == "queries" else wrong
+    for limits in (H200, SMALL):
+        library.simt_set_limits(*limits)
+        for dtype in (torch.float32, torch.float64):
+            got = decoded((values, index, tables, call), dtype)
+            bad = got.energy.isnan()
+            assert bad[0, group].all() and bad.sum() == bad[0, group].numel() and not got.counts.any()
 
 
 def test_keys_beyond_the_capacity(library):

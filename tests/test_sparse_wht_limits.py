@@ -1,5 +1,5 @@
-"""Where the sparse transform could be wrong without saying so: values of any size, offsets that share points, keys that look like one,
-noise that is no noise, operands that no plan made.
+"""Where the sparse transform could be wrong without saying so: values of any size, offsets that share points, keys
+that look like one, noise that is no noise, operands that no plan made.
 """
 
 import pytest

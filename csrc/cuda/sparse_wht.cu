@@ -115,7 +115,7 @@ void bind(const Call& c, Plan* plan) {
   p.u = c.workspace;
   p.work = static_cast<unsigned char*>(c.workspace) + (plan->inside ? 0 : plan->u_bytes);
   p.queries = c.queries, p.problems = c.problems;
-  p.tau_try = c.tau_try, p.tau = c.tau, p.theta = c.theta, p.given = c.noise_given;
+  p.tau_try = c.tau_try, p.tau = c.tau, p.tau_one = c.tau_one, p.theta = c.theta, p.refuse = c.refuse, p.given = c.noise_given;
   p.groups = int(c.groups), p.b = int(c.b), p.n = int(c.n), p.words = int((c.n + 63) / 64);
   p.check_words = int((c.checks + 63) / 64);
   p.repeats = int(c.repeats), p.checks = int(c.checks), p.samples = int(samples_of(c)), p.scheme = int(c.scheme);
@@ -157,7 +157,7 @@ template <typename T, bool CODED> int run(const Where& where, const Plan& plan) 
     p.phase = p.round < 0 ? kSparseBegin : p.round < p.rounds ? kSparseRound : kSparseFinish;
     status = launch<sparse_wht_bins<T, CODED>>(where, bins, 32 * plan.warps, scratch, p);
     if (status == SPECTRALOPS_OK && p.phase == kSparseRound)
-      status = launch<sparse_wht_vote<T>>(where, bins, 32 * plan.warps, 0, p);
+      status = launch<sparse_wht_vote<T>>(where, bins, 32 * plan.warps, scratch, p);
     if (status == SPECTRALOPS_OK && p.phase != kSparseFinish)
       status = launch<sparse_wht_append<T>>(where, problems, appending, plan.sums, p);
   }

@@ -33,7 +33,7 @@ struct SparseParams {
   unsigned char* work;
   SparseLayout at;
   i64 queries, problems;
-  double tau_try, tau, theta, given;
+  double tau_try, tau, tau_one, theta, refuse, given;
   int groups, b, n, words, check_words, repeats, checks, samples, scheme, hard, degree, chase, capacity, rounds;
   int scratch;                   // of a warp, in 8-byte words
   int chunk;                     // slots that a warp looks at in one go

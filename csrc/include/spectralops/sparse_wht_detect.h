@@ -129,17 +129,26 @@ template <typename T> SO_DEVICE bool positions_of(const SparseParams& p, const S
 
 // ---- the test of a key ------------------------------------------------------------------------------------
 
+// mean_p U_p s_p(k), the signs in s.row and s.shift.
+template <typename T> SO_DEVICE T correlation(const SparseParams& p, const Scratch<T>& s, const T* u) {
+  T sum = T(0);
+  each_sign(p, s, [&](int at, bool minus) { sum += minus ? -u[at] : u[at]; });
+  return lanes_sum<32>(sum) / T(p.samples);
+}
+
 // s.key in the bin, its signs in s.row: rho, and whether it explains the samples.
 template <typename T> SO_DEVICE bool fits(const SparseParams& p, const Scratch<T>& s, const T* u, T v, T* rho) {
-  T sum = T(0), squares = T(0);
-  each_sign(p, s, [&](int at, bool minus) { sum += minus ? -u[at] : u[at]; });
-  const T r = lanes_sum<32>(sum) / T(p.samples);
+  const T r = correlation(p, s, u), limit = T(p.tau_one) * v;
+  T squares = T(0);
+  bool near = true;
   each_sign(p, s, [&](int at, bool minus) {
     const T left = u[at] - (minus ? -r : r);
     squares += left * left;
+    near = near && left * left <= limit;
   });
   *rho = r;
-  return lanes_sum<32>(squares) / T(p.samples) <= T(p.tau) * v && T(p.samples) * (r * r) >= T(p.theta) * v;
+  const bool small = lanes_sum<32>(squares) / T(p.samples) <= T(p.tau) * v && __all_sync(kAll, near);
+  return small && T(p.samples) * (r * r) >= T(p.theta) * v;
 }
 
 template <typename T>

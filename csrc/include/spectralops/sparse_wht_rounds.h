@@ -2,7 +2,8 @@
 // launch a phase.
 //
 //   bins    a warp a slot: what was found is subtracted, the energy noted, the bin tested
-//   vote    a warp a slot that found a key: its bins in all groups, who else found it, is it refused or known
+//   vote    a warp a slot that found a key: its bins in all groups, who else found it, is it refused or known;
+//           step 6 is here, where all bins stand as the round's detection saw them
 //   append  a block a problem: new keys in the order of slots, lists of what to subtract, the end of the round
 #pragma once
 
@@ -56,32 +57,53 @@ template <typename T> SO_DEVICE int place_of(const SparseParams& p, const Sparse
   return -1;
 }
 
+// Step 6 of s.key, found in group g with lane g's rho: whether the key's bin in an empty group has nothing of it.
+// Lane g says whether group g's bin, at `place`, is empty.
 template <typename T>
-SO_DEVICE void vote_phase(const SparseParams& p, const SparseView<T>& w, i64 block, i64 blocks, int round) {
+SO_DEVICE bool refused_by(const SparseParams& p, const SparseView<T>& w, const Scratch<T>& s, bool empty, int place, T rho, T v) {
+  bool refused = false;
+  for (u32 those = __ballot_sync(kAll, empty); those; those &= those - 1) {
+    const int group = __ffs(int(those)) - 1;
+    signs_of(p, s, group);
+    const T off = correlation(p, s, w.u + i64(__shfl_sync(kAll, place, group)) * p.samples) - rho;
+    refused = refused || off * off > T(p.refuse) * v;
+    __syncwarp();
+  }
+  return refused;
+}
+
+template <typename T>
+SO_DEVICE void vote_phase(const SparseParams& p, const SparseView<T>& w, const Scratch<T>& s, i64 block, i64 blocks, int round) {
   const T v = w.noise[0];
   each_slot(
       p, block, blocks, [&](int slot) { return w.there[slot] == round; },
       [&](int slot) {
         const int c = slot >> p.b, g = int(lane());
-        const u64* key = w.found + i64(slot) * p.words;
+        const u64* key = s.key;
+        for (int i = g; i < p.words; i += 32) s.key[i] = w.found[i64(slot) * p.words + i];
+        __syncwarp();
         int bin = 0;
         for (int group = 0; group < p.groups; ++group) {
           const int its = bin_of(p, key, group);
           if (g == group) bin = its;
         }
         const bool other = g < p.groups && g != c;
-        const i64 place = other ? (i64(g) << p.b) + bin : slot;
+        const int place = other ? (g << p.b) + bin : slot;
         bool same = other && w.there[place] == round;
-        for (int i = 0; same && i < p.words; ++i) same = w.found[place * p.words + i] == key[i];
-        const T rho = w.rho[slot], its = same ? w.rho[place] : T(0);
-        const bool refused = other && !same && w.energy[place] <= T(p.tau_try) * v && rho * rho > T(4 * p.tau_try) * v;
-        const bool taken = !__any_sync(kAll, refused || (same && g < c));
-        const int count = 1 + __popc(__ballot_sync(kAll, same));
+        for (int i = 0; same && i < p.words; ++i) same = w.found[i64(place) * p.words + i] == key[i];
+        const bool finder = same || g == c, empty = other && w.energy[place] <= T(p.tau_try) * v;
+        const T rho = w.rho[slot], own = finder ? w.rho[place] : T(0);
+        const bool refused = refused_by(p, w, s, empty, place, own, v), kept = finder && !refused;
+        const u32 voters = __ballot_sync(kAll, kept);
+        const bool taken = (voters & ((2u << c) - 1)) == 1u << c;  // it is kept, and of no group before c
+        const int count = __popc(voters | 1u << c);
+        const T its = kept && g != c ? own : T(0);
         T total = rho;
         for (int group = 0; group < p.groups; ++group) total += __shfl_sync(kAll, its, group);
         const int known = place_of(p, w, key, __shfl_sync(kAll, bin, 0));
         if (g < p.groups) w.bins[i64(slot) * p.groups + g] = bin;
         if (g == 0) w.mean[slot] = total / T(count), w.place[slot] = taken ? known : -2;
+        __syncwarp();
       });
 }
 
@@ -244,20 +266,24 @@ SO_DEVICE void append_phase(const SparseParams& p, const SparseView<T>& w, int r
   }
 }
 
+// What an index out of range reads; a NaN that no test passes.
+template <typename T> SO_DEVICE T no_sample() { return T(bits_float(0x7fc00000u)); }
+
 // The samples of a problem, scaled, eight of them on their way at a time: each is two reads of device memory,
 // one after the other.
-template <typename T> SO_DEVICE void gather(const T* values, const int* index, T* u, u32 total, T scale) {
+template <typename T> SO_DEVICE void gather(const SparseParams& p, const T* values, T* u, u32 total, T scale) {
   constexpr int kWay = 8;
+  const u32 count = p.queries < 0x7fffffff ? u32(p.queries) : 0x80000000u;
   for (u32 first = threadIdx.x; first < total; first += kWay * blockDim.x) {
     u32 from[kWay];
     T v[kWay];
     SO_UNROLL
     for (int i = 0; i < kWay; ++i) {
       const u32 at = first + i * blockDim.x;
-      from[i] = at < total && index ? u32(index[at]) : at;
+      from[i] = at < total && p.index ? u32(p.index[at]) : at;
     }
     SO_UNROLL
-    for (int i = 0; i < kWay; ++i) v[i] = first + i * blockDim.x < total ? values[from[i]] : T(0);
+    for (int i = 0; i < kWay; ++i) v[i] = from[i] < count ? values[from[i]] : no_sample<T>();
     SO_UNROLL
     for (int i = 0; i < kWay; ++i)
       if (first + i * blockDim.x < total) u[first + i * blockDim.x] = v[i] * scale;
@@ -287,7 +313,7 @@ sparse_wht_block(const SparseParams p) {
   const u32 rows = u32(p.groups) << p.b, total = rows * u32(p.samples);
   const T* values = static_cast<const T*>(p.values) + i64(blockIdx.x) * p.queries;
   const T scale = T(1) / T(1 << p.b);
-  sparse::gather(values, p.index, w.u, total, scale);
+  sparse::gather(p, values, w.u, total, scale);
   for (int step = 0; step < p.b; step += 3) {
     __syncthreads();
     if (p.b - step >= 3) sparse::transform_pass<3>(w.u, rows, u32(p.samples), step);
@@ -302,7 +328,7 @@ sparse_wht_block(const SparseParams p) {
     sparse::bins_phase<CODED>(p, w, s, 0, 1, phase, round);
     __syncthreads();
     if (phase == kSparseRound) {
-      sparse::vote_phase(p, w, 0, 1, round);
+      sparse::vote_phase(p, w, s, 0, 1, round);
       __syncthreads();
       sparse::append_phase(p, w, round, sums);
     } else if (phase == kSparseBegin) {
@@ -330,7 +356,10 @@ sparse_wht_transform(const SparseParams p) {
       const u64 problem = row / slots, local = at - problem * slots * samples;
       const T* values = static_cast<const T*>(p.values) + problem * u64(p.queries);
       SO_UNROLL
-      for (int r = 0; r < 1 << S; ++r) v[r] = values[p.index ? u64(p.index[local + r * apart]) : local + r * apart];
+      for (int r = 0; r < 1 << S; ++r) {
+        const u64 from = p.index ? u64(i64(p.index[local + r * apart])) : local + r * apart;
+        v[r] = from < u64(p.queries) ? values[from] : sparse::no_sample<T>();
+      }
     } else {
       SO_UNROLL
       for (int r = 0; r < 1 << S; ++r) v[r] = u[at + r * apart];
@@ -360,7 +389,9 @@ template <typename T>
 SO_KERNEL(256, 4)
 sparse_wht_vote(const SparseParams p) {
   const SparseView<T> w = sparse_outside<T>(p, blockIdx.x / p.blocks);
-  if (!w.state->done) sparse::vote_phase(p, w, blockIdx.x % p.blocks, p.blocks, p.round);
+  if (w.state->done) return;
+  const sparse::Scratch<T> s = sparse::scratch_of<T>(p, dynamic_shared<u64>() + (threadIdx.x / 32) * p.scratch);
+  sparse::vote_phase(p, w, s, blockIdx.x % p.blocks, p.blocks, p.round);
 }
 
 template <typename T>

@@ -2,8 +2,9 @@
 
 Position p has the locator alpha^p in GF(2^m), 2^m > n.  The check rows give the m bits of each odd power sum
     S_j = sum_{p in set} alpha^(j p),  j = 1, 3, .., 2 t - 1,
-so t m rows in place of n.  Even sums are squares, S_2j = S_j^2.  Berlekamp-Massey finds the shortest recurrence of S_1 .. S_2t, whose
-polynomial L(z) = prod_{p in set} (1 + alpha^p z) has as many roots alpha^-p as its degree if the set has at most t members.
+so t m rows in place of n.  Even sums are squares, S_2j = S_j^2.  Berlekamp-Massey finds the shortest recurrence of
+S_1 .. S_2t, whose polynomial L(z) = prod_{p in set} (1 + alpha^p z) has as many roots alpha^-p as its degree if the
+set has at most t members.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ FIRST = {"cpu": 20, "cuda": 26}  # no n below
 
 @lru_cache(maxsize=64)
 def _plan(n: int, k: int, groups: int, offsets: str, seed: int, device: torch.device) -> SparseWHTPlan:
-    return SparseWHTPlan(n, k, groups=groups, offsets=offsets, repeats=REPEATS if offsets == "nso" else 1, seed=seed, device=device)
+    repeats = REPEATS if offsets == "nso" else 1
+    return SparseWHTPlan(n, k, groups=groups, offsets=offsets, repeats=repeats, seed=seed, device=device)
 
 
 @lru_cache(maxsize=64)
@@ -103,28 +104,31 @@ def _one(x: Tensor, k: int, noise_std, groups: int, offsets: str, seed: int, bac
 
 
 def sparse_wht(
-    x: Tensor, k: int, *, noise_std: float | str = "auto", groups: int = 3, offsets: str = "auto", seed: int = 0, backend: str | None = None
+    x: Tensor, k: int, *, noise_std: float | str = "auto", groups: int = 3, offsets: str = "auto", seed: int = 0,
+    backend: str | None = None,
 ) -> SparseSpectrum | list:
     r"""The largest Walsh-Hadamard coefficients of x: keys k and :math:`F[k] = 2^{-n} \sum_m x[m] (-1)^{\langle m, k \rangle}`.
 
     Args:
-        x: (..., 2^n), n from 1 to 28; variable i of n is axis i of ``x.reshape([2] * n)``, that is bit n - 1 - i of the index. float32 and
-            float64 are worked on as they are, 16-bit types as float32, integers as float64.
+        x: (..., 2^n), n from 1 to 28; variable i of n is axis i of ``x.reshape([2] * n)``, that is bit n - 1 - i of
+            the index. float32 and float64 are worked on as they are, 16-bit types as float32, integers as float64.
         k: the number of coefficients expected, at most 2^n. A few more are found as well.
         noise_std: standard deviation of independent noise on x, a number, or "auto": estimated.
         groups, seed: of the :class:`SparseWHTPlan`.
-        offsets: "exact" or "nso", as there (three repeats), read about groups 2k (n + 1) entries of x; "dense" transforms all of x and keeps what
-            stands out of the noise. "auto" takes "exact" ("nso" where noise_std is given and not 0) where that is quicker by a measured
-            table, large n and small k, and "dense" elsewhere and where something was left unresolved.
+        offsets: "exact" or "nso", as there (three repeats), read about groups 2k (n + 1) entries of x; "dense"
+            transforms all of x and keeps what stands out of the noise. "auto" takes "exact" ("nso" where noise_std
+            is given and not 0) where that is quicker by a measured table, large n and small k, and "dense"
+            elsewhere and where something was left unresolved.
 
-    Returns: a :class:`SparseSpectrum`, largest coefficient first; for leading dimensions a list, nested like them. Its `unresolved` is not
-        empty where x is not sparse: more than max(32 k, 4096) coefficients stand out, or, with noise_std="auto" and something taken for noise, none but the mean does, or n is below 7. A
-        dense transform counts as one bin, (0, 0).
+    Returns: a :class:`SparseSpectrum`, largest coefficient first; for leading dimensions a list, nested like them.
+        Its `unresolved` is not empty where x is not sparse: more than max(32 k, 4096) coefficients stand out, or,
+        with noise_std="auto" and something taken for noise, none but the mean does, or n is below 7. A dense
+        transform counts as one bin, (0, 0).
 
     Derivatives: of `values` with respect to x, to every order, the keys held fixed. Deterministic. The host waits for the device.
 
-    Raises: TypeError or ValueError for a size that is no power of two, k above 2^n, x that is not finite (where it was read), and as
-        :class:`SparseWHTPlan` and :func:`hadamard_transform` do.
+    Raises: TypeError or ValueError for a size that is no power of two, k above 2^n, x that is not finite (where it
+        was read), and as :class:`SparseWHTPlan` and :func:`hadamard_transform` do.
 
     Source: as :class:`SparseWHTPlan`.
     """

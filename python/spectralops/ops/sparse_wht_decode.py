@@ -29,25 +29,32 @@ SAFE = {torch.float32: 30, torch.float64: 400}  # |values| from 2^-x to 2^x have
 # ---- the operator ------------------------------------------------------------------------------------------------------
 
 
+def _described(t: Tensor) -> str:
+    return f"{t.dtype} {tuple(t.shape)} on {t.device}"
+
+
 def _sound(tables: Tables, call: Call) -> str | None:
     """What is wrong with them, or None. A graph may bring others than the plan made, and kernels trust them."""
     groups, w = tables.base.shape[0], bits.words(max(call.n, 1))
     if not (1 <= call.n <= 65535 and 0 <= call.b <= min(call.n, 30) and 1 <= groups <= 16 and 1 <= call.repeats <= 1 << 20):
         return "n, b, groups or repeats are out of range"
-    if not (0 <= call.scheme < len(OFFSETS) and 0 <= call.chase <= 16 and 1 <= call.capacity <= groups << call.b and 1 <= call.rounds <= 1 << 20):
+    kept = 1 <= call.capacity <= groups << call.b and 1 <= call.rounds <= 1 << 20
+    if not (0 <= call.scheme < len(OFFSETS) and 0 <= call.chase <= 16 and kept):
         return "scheme, chase, capacity or rounds are out of range"
-    coded = OFFSETS[call.scheme] == "bch"
-    if coded and not 1 <= call.degree <= min(call.n, 16) or call.checks != num_checks(call.n, call.b, OFFSETS[call.scheme], call.degree):
-        return f"degree {call.degree} and checks {call.checks} are not those of {OFFSETS[call.scheme]!r}"
+    scheme = OFFSETS[call.scheme]
+    coded = scheme == "bch"
+    if coded and not 1 <= call.degree <= min(call.n, 16) or call.checks != num_checks(call.n, call.b, scheme, call.degree):
+        return f"degree {call.degree} and checks {call.checks} are not those of {scheme!r}"
     if any(math.isnan(level) for level in call[10:]):
         return "a level is NaN"
     rows, m = (call.checks, call.checks // call.degree) if coded else (0, 0)
     square = (groups, call.n, w)
-    shapes = (square, square, square, square, (groups, call.repeats, w), (rows, w), (call.n * coded, max(bits.words(rows), 1)), (2, (1 << m) * coded))
+    code = (rows, w), (call.n * coded, max(bits.words(rows), 1)), (2, (1 << m) * coded)
+    shapes = (square, square, square, square, (groups, call.repeats, w), *code)
     for name, table, shape in zip(Tables._fields, tables, shapes):
         dtype = torch.int32 if name == "field" else torch.int64
         if tuple(table.shape) != shape or table.dtype != dtype or table.device != tables.base.device:
-            return f"{name} must be {dtype} of shape {shape} on {tables.base.device}; got {table.dtype} {tuple(table.shape)} on {table.device}"
+            return f"{name} must be {dtype} of shape {shape} on {tables.base.device}; got {_described(table)}"
     if coded and tables.field.device.type == "cpu" and not 0 <= int(tables.field.min()) <= int(tables.field.max()) < 1 << m:
         return "field has entries that are none of its elements"
     return None
@@ -56,17 +63,18 @@ def _sound(tables: Tables, call: Call) -> str | None:
 @implement("sparse_wht_decode")
 def sparse_wht_decode(values, index, tables, sizes, levels, backend=None):
     if len(tables) != len(Tables._fields) or len(sizes) != 10 or len(levels) != len(Call._fields) - 10:
-        raise ValueError(f"tables, sizes and levels must have 8, 10 and 6 entries; got {len(tables)}, {len(sizes)} and {len(levels)}")
+        counts = f"{len(tables)}, {len(sizes)} and {len(levels)}"
+        raise ValueError(f"tables, sizes and levels must have 8, 10 and 6 entries; got {counts}")
     tables, call = Tables(*tables), Call(*sizes[:5], bool(sizes[5]), *sizes[6:], *levels)
     if problem := _sound(tables, call):
         raise ValueError(problem)
     if values.dim() != 2 or values.dtype not in SAFE or values.device != tables.base.device:
-        raise ValueError(f"values must be (R, Q), float32 or float64 on {tables.base.device}; got {values.dtype} {tuple(values.shape)} on {values.device}")
+        raise ValueError(f"values must be (R, Q), float32 or float64 on {tables.base.device}; got {_described(values)}")
     shape = (tables.base.shape[0], 1 << call.b, call.repeats * (call.checks + 1))
     if index is None and values.shape[1] != math.prod(shape):
-        raise ValueError(f"values of {tuple(values.shape)} are not those of {shape[0]} groups of {shape[1]} bins and {shape[2]} offsets")
+        raise ValueError(f"values of {tuple(values.shape)} are not those of (groups, bins, offsets) = {shape}")
     if index is not None and (tuple(index.shape) != shape or index.dtype != torch.int32 or index.device != values.device):
-        raise ValueError(f"index must be int32 of shape {shape} on {values.device}; got {index.dtype} {tuple(index.shape)} on {index.device}")
+        raise ValueError(f"index must be int32 of shape {shape} on {values.device}; got {_described(index)}")
     tables = Tables(*(t.contiguous() for t in tables))
     args = (values.contiguous(), None if index is None else index.contiguous(), tables, call)
     return tuple(backends.select("sparse_wht_decode", backend, *args)(*args))
@@ -91,7 +99,7 @@ def check_noise(noise_std: object) -> None:
 
 
 def _peaks(values: Tensor) -> tuple[Tensor, bool]:
-    """(R, Q), Q at least 1 -> the largest |value| of each row, and whether all are safe to square; ValueError where one is not finite."""
+    """(R, Q) -> the largest |value| of each row, and whether all are safe to square; ValueError where one is not finite."""
     low, high = values.detach().aminmax(dim=1)
     peak = torch.maximum(-low, high)
     reach = SAFE[values.dtype]
@@ -102,7 +110,7 @@ def _peaks(values: Tensor) -> tuple[Tensor, bool]:
     return peak, all_safe
 
 
-def decode(plan: "SparseWHTPlan", values: Tensor, noise_std: float | str, refit: bool, backend: str | None) -> list[SparseSpectrum]:
+def decode(plan: "SparseWHTPlan", values: Tensor, noise_std, refit: bool, backend: str | None) -> list[SparseSpectrum]:
     """(R, num_queries), float32 or float64 -> R spectra."""
     if values.shape[0] == 0:
         return []
@@ -124,7 +132,7 @@ def decode(plan: "SparseWHTPlan", values: Tensor, noise_std: float | str, refit:
     return spectra
 
 
-def _decode(plan: "SparseWHTPlan", values: Tensor, noise_std, refit: bool, backend: str | None, root: float) -> list[SparseSpectrum]:
+def _decode(plan: "SparseWHTPlan", values: Tensor, noise_std, refit: bool, backend, root: float) -> list[SparseSpectrum]:
     """Of values that are those asked for divided by root^2."""
     learned = torch.is_grad_enabled() and values.requires_grad
     call = plan._call(noise_std)
@@ -134,7 +142,7 @@ def _decode(plan: "SparseWHTPlan", values: Tensor, noise_std, refit: bool, backe
     return [SparseSpectrum._of(batch, r) for r in range(values.shape[0])]
 
 
-def solve(plan: "SparseWHTPlan", f, noise_std, chunk: int, max_queries: int | None, format: str, refit: bool, backend: str | None):
+def solve(plan: "SparseWHTPlan", f, noise_std, chunk: int, max_queries: int | None, format: str, refit: bool, backend):
     """Ask, decode, and grow while something is unresolved -> (spectrum, the plan that gave it)."""
     answers: list[Tensor] = []
     asked = 0

@@ -1,9 +1,10 @@
 """The subsampling of a sparse Walsh-Hadamard transform: which points a plan asks for.
 
-Group c has an invertible matrix A_c over F_2, n x n.  Its first b columns span the subspace that is transformed: of a key k,
-t = A_c^T k has in its first b bits the bin that k falls into.  A_c is P [[T, 0], [R, I]] with a random permutation P, T unit lower
-triangular of up to 64 rows and T, R random, so that it is invertible without a search, and that two keys share a bin with
-probability 2^-b at most.  Columns do not depend on b: a plan of b + 1 has the points of b among its own.
+Group c has an invertible matrix A_c over F_2, n x n.  Its first b columns span the subspace that is transformed: of
+a key k, t = A_c^T k has in its first b bits the bin that k falls into.  A_c is P [[T, 0], [R, I]] with a random
+permutation P, T unit lower triangular of up to 64 rows and T, R random, so that it is invertible without a search,
+and that two keys share a bin with probability 2^-b at most.  Columns do not depend on b: a plan of b + 1 has the
+points of b among its own.
 
 Offsets are d_(q, i) = base_q + row_i, q < repeats, row_0 = 0; what a bin holds at them are its samples.  Rows:
 
@@ -11,7 +12,8 @@ Offsets are d_(q, i) = base_q + row_i, q < repeats, row_0 = 0; what a bin holds 
     nso     the n unit vectors: the signs are the bits of k, and the bin checks them
     bch     the checks of a BCH code (bch.py): the signs are the syndrome of k, of at most `degree` ones
 
-base_0 = 0, the others are random.  All bits come from SHAKE-256 of (seed, purpose), so that a plan is the same everywhere.
+base_0 = 0, the others are random.  All bits come from SHAKE-256 of (seed, purpose), so that a plan is the same
+everywhere.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ OFFSETS = ("exact", "nso", "bch")
 
 
 class Tables(NamedTuple):
-    """Bits of vectors of F_2^n in words (bits.py).  Each map is given by columns, to be added where a bit is set, and by rows, whose
-    parities with the argument are the bits of the result.
+    """Bits of vectors of F_2^n in words (bits.py).  Each map is given by columns, to be added where a bit is set,
+    and by rows, whose parities with the argument are the bits of the result.
     """
 
     to_bin_rows: Tensor  # (C, n, W): row p of A^T, that is column p of A: bit p of t is <row p, k>

@@ -42,8 +42,8 @@ def log_keys(n: int, degree: int | None) -> float:
 
 
 def believed(plan: "SparseWHTPlan") -> float:
-    """P rho^2 / v from which on a key is believed, were all samples independent: above what noise alone gives any of the keys, and, where
-    every pattern of signs is a key ("exact"), so far above it that no sign is wrong.
+    """P rho^2 / v from which on a key is believed, were all samples independent: above what noise alone gives any
+    of the keys, and, where every pattern of signs is a key ("exact"), so far above it that no sign is wrong.
     """
     alone = 2 * (log_keys(plan.n, plan.degree) + math.log(plan.groups / FALSE_ALARM))
     if plan.offsets != "exact":
@@ -53,7 +53,7 @@ def believed(plan: "SparseWHTPlan") -> float:
 
 
 def call_of(plan: "SparseWHTPlan", independent: float) -> Call:
-    """What the decoder is told where the noise is to be estimated; `independent` samples of noise are what the P of a bin are worth."""
+    """What the decoder is told where the noise is to be estimated; the P samples of a bin are worth `independent` ones."""
     cells = plan.groups * plan.bins
     return Call(
         n=plan.n, b=plan.b, repeats=plan.repeats, checks=plan.checks, scheme=OFFSETS.index(plan.offsets),

@@ -33,8 +33,8 @@ ARGUMENTS = ("n", "k", "groups", "offsets", "repeats", "degree", "b", "majority"
 class SparseWHTPlan:
     r"""The queries that find a sparse Walsh-Hadamard spectrum, and the decoder of their answers.
 
-    :math:`f(m) = \sum_k F[k] (-1)^{\langle m, k \rangle}` on n bits, K of its 2^n coefficients other than zero. The plan asks f at about
-    `groups` 2^b P points, P the offsets of a group, and gets back the keys k and F[k].
+    :math:`f(m) = \sum_k F[k] (-1)^{\langle m, k \rangle}` on n bits, K of its 2^n coefficients other than zero. The
+    plan asks f at about `groups` 2^b P points, P the offsets of a group, and gets back the keys k and F[k].
 
     >>> plan = SparseWHTPlan(500, 100)
     >>> spectrum = plan.decode(f(plan.queries()))             # or: for points in plan.queries(chunk=100_000): ...
@@ -44,8 +44,8 @@ class SparseWHTPlan:
         n: variables, 1 to 4096.
         k: the number of coefficients expected, K; it sets b if that is not given. More may be found.
         groups: C, subsampling matrices, at least 1. With 3, decoding succeeds while 2^b > 0.41 K, K large.
-        offsets: "exact" for functions without noise, P = n - b + 1; "nso" against noise, P = repeats (n + 1); "bch" where keys have at
-            most `degree` ones, P = repeats (degree ceil(log2(n + 1)) + 1).
+        offsets: "exact" for functions without noise, P = n - b + 1; "nso" against noise, P = repeats (n + 1); "bch"
+            where keys have at most `degree` ones, P = repeats (degree ceil(log2(n + 1)) + 1).
         repeats: random shifts of the offsets, at least 1; more of them withstand more noise.
         degree: the largest number of ones of a key; "bch" needs it, the others do not take it.
         b: 2^b bins a group; default the least with 2^b >= 2 K, at most n.
@@ -58,14 +58,17 @@ class SparseWHTPlan:
     Attributes: the arguments; `num_queries`, the points to ask, none of them twice; `num_samples`, groups 2^b P,
         what the transforms take; `num_offsets`, P; `bins`, 2^b.
 
-    A plan is its arguments: `save`, `load` and pickle keep those, a few hundred bytes, `==` compares them, repr shows them.
+    A plan is its arguments: `save`, `load` and pickle keep those, a few hundred bytes, `==` compares them, repr
+    shows them.
 
-    Noise: independent, of equal variance. The decoder is deterministic. Certificate: `unresolved` and `residual_energy` of the result.
+    Noise: independent, of equal variance. The decoder is deterministic. Certificate: `unresolved` and
+    `residual_energy` of the result.
 
     Raises: ValueError or TypeError naming the argument; K > 2^n is one of them.
 
-    Source: R. Scheibler, S. Haghighatshoar, M. Vetterli, IEEE Trans. Inf. Theory 61 (2015) 2115-2132; X. Li, J. K. Bradley, S. Pawar,
-    K. Ramchandran, IEEE ISIT 2014 and arXiv 1508.06336 (SPRIGHT); for codes A. Amrollahi et al., NeurIPS 2019.
+    Source: R. Scheibler, S. Haghighatshoar, M. Vetterli, IEEE Trans. Inf. Theory 61 (2015) 2115-2132; X. Li, J. K.
+    Bradley, S. Pawar, K. Ramchandran, IEEE ISIT 2014 and arXiv 1508.06336 (SPRIGHT); for codes A. Amrollahi et al.,
+    NeurIPS 2019.
     """
 
     def __init__(
@@ -309,8 +312,9 @@ class SparseWHTPlan:
 
     @cached_property
     def _independent(self) -> float:
-        """How many independent samples of noise the P of a bin are worth, for the mean of their squares and for their mean: offsets of
-        one coset of span(M_c) give one sample m times, so P^2 / sum m^2, the least of any group.
+        """How many independent samples of noise the P of a bin are worth, for the mean of their squares and for
+        their mean: offsets of one coset of span(M_c) give one sample m times, so P^2 / sum m^2, the least of any
+        group.
         """
         if self._numbering is None:
             return float(self.num_offsets)

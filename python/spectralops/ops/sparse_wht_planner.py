@@ -66,8 +66,9 @@ FIXED = 2000  # rounds after which density evolution is taken as settled
 SETS = 12  # keys in a small set, at most
 
 # C -> (alpha, beta): the greatest likelihood, on a grid of 0.04 and 0.2, of `peeling_failures` at B = 64 .. 2048
-# and eleven K from 0.8 to 1.04 B lambda*, 4000 graphs each (2^19 / B from B = 256 on). There it
-# is off by 0.05 at most, and below B = 32 near the threshold too pessimistic, by as much as 0.3; C = 3 has more small sets than are counted, 0.05 in place of 0.035 at B = 64, K = 132.
+# and eleven K from 0.8 to 1.04 B lambda*, 4000 graphs each (2^19 / B from B = 256 on). There it is off by 0.05 at
+# most, and below B = 32 near the threshold too pessimistic, by as much as 0.3; C = 3 has more small sets than are
+# counted, 0.05 in place of 0.035 at B = 64, K = 132.
 SCALING = {3: (0.88, 1.4), 4: (0.80, 1.2), 5: (0.80, 1.2), 6: (0.84, 1.2)}
 
 

@@ -1,7 +1,8 @@
 """Sparse Walsh-Hadamard transform: the specification of the decoder, in plain PyTorch.
 
-f(m) = sum_k F[k] (-1)^<m, k> + noise of variance sigma^2, with few F[k] other than zero.  Group c of a plan (sparse_wht_groups.py) has
-the 2^b points of a subspace, l -> M_c l, moved by P offsets d_p; the transform over l puts into bin j the keys with M_c^T k = j:
+f(m) = sum_k F[k] (-1)^<m, k> + noise of variance sigma^2, with few F[k] other than zero.  Group c of a plan
+(sparse_wht_groups.py) has the 2^b points of a subspace, l -> M_c l, moved by P offsets d_p; the transform over l
+puts into bin j the keys with M_c^T k = j:
 
     U_c[j, p] = (1/B) sum_l f(M_c l + d_p) (-1)^<l, j> = sum_{k: M_c^T k = j} F[k] s_p(k) + noise of variance v = sigma^2 / B,
     s_p(k) = (-1)^<d_p, k>,   d_p = base_q + row_i,   p = q (checks + 1) + i.
@@ -10,20 +11,22 @@ Detection, of a bin with samples U_p and energy e = mean_p U_p^2:
 
     1  zero-ton      if e <= tau_try v
     2  multi-ton     if mean_p (|U_p| - mean |U|)^2 > tau v: no signs explain it
-    3  signs         of <row_i, k>, from L_i = sum_q U_(q,0) U_(q,i).  soft: once more with w_q = sum_i sgn(L_i) U_(q,i) in place of
-                     U_(q,0), relative to the sign of L_0.  hard: the majority of sgn U_(q,0) sgn U_(q,i), soft where that is a tie
-    4  key           by the scheme; bch: if that fails, the signs at the `chase` least reliable |L_i| are flipped in every way (that of
-                     i = 0 flips all others) and the key with the largest |rho| is taken
-    5  single-ton    if M_c^T k = j, mean_p (U_p - rho s_p(k))^2 <= tau v with rho = mean_p U_p s_p(k), no term of that mean is above
-                     tau_one v (two keys whose signs differ at a few offsets only), and P rho^2 >= theta v, which no key of the bin
-                     reaches by noise alone but with the false alarm's probability (a union bound over the keys)
+    3  signs         of <row_i, k>, from L_i = sum_q U_(q,0) U_(q,i).  soft: once more with w_q = sum_i sgn(L_i)
+                     U_(q,i) in place of U_(q,0), relative to the sign of L_0.  hard: the majority of sgn U_(q,0)
+                     sgn U_(q,i), soft where that is a tie
+    4  key           by the scheme; bch: if that fails, the signs at the `chase` least reliable |L_i| are flipped in
+                     every way (that of i = 0 flips all others) and the key with the largest |rho| is taken
+    5  single-ton    if M_c^T k = j, mean_p (U_p - rho s_p(k))^2 <= tau v with rho = mean_p U_p s_p(k), no term of
+                     that mean is above tau_one v (two keys whose signs differ at a few offsets only), and P rho^2
+                     >= theta v, which no key of the bin reaches by noise alone but with the false alarm's
+                     probability (a union bound over the keys)
     6  refused       if the key's bin in another group is a zero-ton, where rho would be rho', and (rho' - rho)^2 > refuse v
 
-Peeling, in rounds: all bins that changed are tested; a key that several groups found takes the mean of their rho; every
-key is subtracted from its bin in every group, in the order of (group, bin) of the first group that found it.  Until nothing is found.
-Where v is not given it is estimated from the energies, before the first round and again when nothing is found: the
-ceil(C B / 16)-th smallest, then the mean of those below tau v until these stay the same.  v is never below what rounding makes,
-(8 eps)^2 mean_c sum_j e.
+Peeling, in rounds: all bins that changed are tested; a key that several groups found takes the mean of their rho;
+every key is subtracted from its bin in every group, in the order of (group, bin) of the first group that found it.
+Until nothing is found. Where v is not given it is estimated from the energies, before the first round and again
+when nothing is found: the ceil(C B / 16)-th smallest, then the mean of those below tau v until these stay the same.
+v is never below what rounding makes, (8 eps)^2 mean_c sum_j e.
 """
 
 from __future__ import annotations
