@@ -87,11 +87,63 @@ def test_what_is_not_a_spectrum():
     keys, values = torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3)
     for arguments, words in (
         ((65, keys, values), r"keys must have shape \(K, 2\)"), ((9, keys, values[:2]), "values"), ((0, keys, values), "n must be"),
+        ((9, keys, values), "keys must be distinct"), ((9, keys.to("meta"), values.to("meta")), "meta"),
+        ((3, torch.tensor([[8]]), values[:1]), "keys must be of n = 3 bits"), ((3, torch.tensor([[-1]]), values[:1]), "n = 3 bits"),
+        ((65, torch.tensor([[0, 2]]), values[:1]), "n = 65 bits"), ((65, torch.tensor([[5, 1], [5, 0], [5, 1]]), values), "distinct"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             SparseSpectrum(*arguments)
+    keys = torch.arange(3)[:, None]
+    for name, bad, error in (
+        ("unresolved", torch.zeros(2, dtype=torch.int64), ValueError), ("unresolved", torch.zeros(1, 3, dtype=torch.int64), ValueError),
+        ("unresolved", torch.zeros(1, 2), TypeError), ("unresolved", [[0, 1]], TypeError),
+        ("residual_energy", float("nan"), ValueError), ("noise_std", -0.1, ValueError), ("threshold", float("inf"), ValueError),
+        ("threshold", "1", TypeError), ("noise_std", True, TypeError), ("names", 3, ValueError),
+    ):  # fmt: skip
+        with pytest.raises(error, match=f"{name} must"):
+            SparseSpectrum(9, keys, values, **{name: bad})
     with pytest.raises(TypeError, match="values must have dtype"):
         SparseSpectrum(9, keys, values.half())
+    assert SparseSpectrum(9, keys, values, residual_energy=math.inf).residual_energy == math.inf
+    with pytest.raises(TypeError, match="n must be an int"):
+        SparseSpectrum(9.0, keys, values)
+    assert SparseSpectrum(np.int64(9), keys, values, noise_std=np.float32(1)).top(np.int32(2)).noise_std == 1.0
+    assert len(SparseSpectrum(64, torch.tensor([[-1], [1 << 62]]), values[:2])) == 2
+
+
+def test_mixed_words_that_meet_are_compared(monkeypatch):
+    monkeypatch.setattr(sparse_spectrum.indices, "MIXER", 0)  # only the last word is left of them
+    assert sparse_spectrum.indices.distinct(torch.tensor([[1, 3], [2, 3]]))
+    assert not sparse_spectrum.indices.distinct(torch.tensor([[2, 3], [1, 3], [2, 3]]))
+
+
+@pytest.mark.parametrize("n", [1, 5, 63, 64, 65, 200])
+def test_bits(n):
+    """The integer sum_i x_i 2^(n - 1 - i) in Python, from any strides and types."""
+    x = torch.randint(0, 2, (3, 7, n), dtype=torch.uint8)
+    number = lambda row: sum(bit << (n - 1 - i) for i, bit in enumerate(row))  # noqa: E731
+    words = lambda key: [(key >> (64 * w) & (1 << 64) - 1) for w in range(bits.words(n))]  # noqa: E731
+    expected = [[words(number(row)) for row in rows] for rows in x.tolist()]
+    for given in (x, x.bool(), x.long(), x.mT.contiguous().mT, x.transpose(0, 1).contiguous().transpose(0, 1)):
+        packed = bits.pack(given)
+        assert [[[w % (1 << 64) for w in row] for row in rows] for rows in packed.tolist()] == expected
+        assert torch.equal(bits.unpack(packed, n), x) and torch.equal(bits.pack_bits(x.flip(-1)), packed)
+    assert torch.equal(torch.func.vmap(bits.pack)(x), bits.pack(x))
+    for part in (x[:0], x[:, :0], x[:1, :1]):
+        assert torch.equal(bits.unpack(bits.pack(part), n), part)
+        assert torch.equal(bits.pack(part.mT.contiguous().mT), bits.pack(part))
+
+
+def test_keys_of_any_strides(tmp_path):
+    weights = torch.randint(-(1 << 62), 1 << 62, (64,))
+    for keys in (torch.tensor([[1, 2, 3]]).t(), torch.from_numpy(np.empty((0, 1), dtype=np.int64)), torch.tensor([[1, 9, 9]])[:, ::3],
+                 torch.arange(12).view(4, 3)[:, :1], torch.empty_strided((2, 1), (7, 5), dtype=torch.int64).copy_(torch.tensor([[1], [2]]))):  # fmt: skip
+        s, plain = (SparseSpectrum(5, k, torch.ones(len(k))) for k in (keys, keys.clone(memory_format=torch.contiguous_format)))
+        assert s.sets() == plain.sets() and torch.equal(s.bits(), plain.bits()) and torch.equal(s.degrees(), plain.degrees())
+        assert torch.equal(s.shapley(), plain.shapley()) and s.mobius().to_dict() == plain.mobius().to_dict()
+        assert s.to_dict() == dict.fromkeys(plain.sets(), 1.0) and torch.equal(bits.digest(keys, weights), bits.digest(plain.keys, weights))
+        s.save(tmp_path / "s.json")
+        assert torch.equal(SparseSpectrum.load(tmp_path / "s.json").keys, plain.keys)
 
 
 def test_derivatives_of_evaluate():
@@ -119,6 +171,15 @@ def test_compiles():
     points = bits.pack(torch.randint(0, 2, (9, 20), dtype=torch.uint8))
     compiled = torch.compile(lambda v: torch.ops.spectralops.walsh_sum(points, s.keys, v) * 2, backend="aot_eager", fullgraph=True)
     assert torch.allclose(compiled(s.values), 2 * spec.walsh_sum(points, s.keys, s.values))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+def test_evaluate_is_traced(dtype):
+    s, points = random_spectrum(70, 6), torch.randint(0, 2, (5, 4, 70)).to(dtype)
+    expected = s.evaluate(points)
+    assert torch.equal(torch.compile(s.evaluate, backend="aot_eager", fullgraph=True)(points), expected)
+    assert torch.equal(torch.func.vmap(s.evaluate)(points), expected)
+    assert torch.equal(torch.func.vmap(torch.func.vmap(s.evaluate), in_dims=1, out_dims=1)(points), expected)
 
 
 def test_dense():
@@ -246,12 +307,31 @@ def test_interactions_of_many_variables():
     wide = SparseSpectrum(300, torch.full((1, 5), -1) & torch.tensor([-1, -1, -1, -1, (1 << 44) - 1]), torch.ones(1))
     with pytest.raises(ValueError, match=r"up to 300 variables.*top"):
         wide.mobius()
+    full = SparseSpectrum(4096, torch.full((1, 64), -1), torch.ones(1))
+    with pytest.raises(ValueError, match="up to 4096 variables"):
+        full.mobius()
+    with pytest.raises(ValueError, match="beyond float64"):
+        full.interactions(4096, "banzhaf")
     assert len(wide.interactions(1, "shapley").values) == 0 and len(wide.interactions(2, "shapley").values) == 44850
     for bad, error in ((0, ValueError), (1.5, TypeError)):
         with pytest.raises(error, match="order must be"):
             s.interactions(bad)
     with pytest.raises(ValueError, match="index must be one of 'banzhaf'"):
         s.interactions(2, "myerson")
+
+
+def test_subsets_of_a_large_key():
+    s = SparseSpectrum(18, torch.tensor([[(1 << 18) - 1]]), torch.ones(1, dtype=torch.float64))
+    m = s.mobius()
+    assert m.keys.sum() == (1 << 18) * ((1 << 18) - 1) // 2 and len(m.keys) == 1 << 18 and m.at(0, 4, 17) == -8.0
+    for d, size in ((6, 0), (6, 3), (6, 5), (6, 6), (1, 1)):
+        sets = sorted(sum(1 << p for p in chosen) for chosen in itertools.combinations(range(d), size))
+        found = sparse_spectrum.indices.subsets(torch.arange(d)[None], size, 1)
+        assert sorted(found.flatten().tolist()) == sets
+    for d, s in ((9, 0), (9, 2), (60, 1)):  # the sum as it stands in the module's text
+        for index in ("shapley-taylor", "faith-shapley"):
+            terms = (math.comb(d - s, t - s) * (-2) ** t * sparse_spectrum.indices._weight(index, 2, t, s) for t in range(s, d + 1))
+            assert sparse_spectrum.indices.coefficient(index, 2, d, s) == sum(terms)
 
 
 def test_derivatives_of_indices():
@@ -294,6 +374,11 @@ def test_text():
     assert "coefficients=2, unresolved=1" in repr(s)
     assert "... 30 more" in str(SparseSpectrum(6, torch.arange(50)[:, None], torch.ones(50)))
     assert "more" not in SparseSpectrum(6, torch.arange(50)[:, None], torch.ones(50)).table()
+    s.names = np.array(["x", "y", "z"])
+    assert s.names == ("x", "y", "z") and s.table(np.int64(1)).count("\n") == 2 and s.table(0).endswith("... 2 more")
+    for bad, error in ((-1, ValueError), (1.5, TypeError), ("all", TypeError)):
+        with pytest.raises(error, match="rows must be"):
+            s.table(bad)
     for bad in (("a", "b"), "abc"):
         with pytest.raises(ValueError, match="names must be 3 strings"):
             s.names = bad
@@ -303,12 +388,24 @@ def test_text():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_files(n, dtype, tmp_path):
     s = random_spectrum(n, 20, dtype=dtype)
-    s.names, s.unresolved, s.noise_std = [f"x{i}" for i in range(n)], torch.tensor([[0, 3], [2, 1]]), 1 / 3
+    s.names, s.unresolved, s.noise_std, s.threshold = [f"x{i}" for i in range(n)], torch.tensor([[0, 3], [2, 1]]), 1 / 3, 0.7
     s.save(tmp_path / "s.json")
     for other in (SparseSpectrum.load(tmp_path / "s.json"), pickle.loads(pickle.dumps(s)), copy.copy(s)):
         for name in ("keys", "values", "unresolved"):
             assert torch.equal(getattr(other, name), getattr(s, name)) and getattr(other, name).dtype == getattr(s, name).dtype
-        assert (other.n, other.names, other.noise_std, other.residual_energy) == (s.n, s.names, s.noise_std, s.residual_energy)
+        for name in ("n", "names", "noise_std", "residual_energy", "threshold"):
+            assert getattr(other, name) == getattr(s, name)
+
+
+def test_copies():
+    v = torch.ones(3, requires_grad=True)
+    s = SparseSpectrum(9, torch.arange(3)[:, None], 2 * v, names="abcdefghi".__iter__())
+    assert copy.copy(s).values is s.values and copy.copy(s).names == tuple("abcdefghi")
+    for other in (copy.deepcopy(s), copy.deepcopy([s, s])[1], pickle.loads(pickle.dumps(s))):
+        assert torch.equal(other.values, s.values) and other.values.is_leaf and other.values.requires_grad
+        assert other.keys.data_ptr() != s.keys.data_ptr() and other.names == s.names
+    one, two = copy.deepcopy([s, s])
+    assert one is two
 
 
 def test_files_that_are_not_spectra(tmp_path):
@@ -318,6 +415,8 @@ def test_files_that_are_not_spectra(tmp_path):
     damaged = {**good, "keys": ["ff"] * len(good["keys"])}
     cases = [("[", "not a saved"), ("[]", "not a saved"), (json.dumps({**good, "format": "x"}), "not a saved")]
     cases += [(json.dumps({**good, "version": 2}), "another version"), (json.dumps(damaged), "damaged")]
+    cases += [(json.dumps({**good, "keys": good["keys"][:1] * len(good["keys"])}), "damaged.*distinct")]
+    cases += [(json.dumps({**good, "names": ["a"]}), "damaged.*names"), (json.dumps({**good, "noise_std": -1}), "damaged.*noise_std")]
     cases += [(json.dumps({k: v for k, v in good.items() if k != "values"}), "damaged")]
     for content, words in cases:
         path.write_text(content)

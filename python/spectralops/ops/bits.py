@@ -36,16 +36,29 @@ def _eight(device: torch.device) -> Tensor:
     return ((byte >> torch.arange(8, device=device)) & 1).to(torch.uint8).view(torch.int64).squeeze(1)
 
 
+def octets(packed: Tensor) -> Tensor:
+    """(..., words) int64 -> (..., 8 words) uint8, lowest first."""
+    packed = packed.contiguous()
+    if packed.stride(-1) != 1:  # contiguous all the same: of one word or none, which `view` does not see
+        packed = packed.clone(memory_format=torch.contiguous_format)
+    return packed.view(torch.uint8)
+
+
 def unpack_bits(packed: Tensor, n: int) -> Tensor:
     """(..., words) int64 -> (..., n) uint8, bit p at place p."""
-    octets = packed.contiguous().view(torch.uint8)
-    spread = _eight(packed.device)[octets.reshape(-1).to(torch.int64)]
+    spread = _eight(packed.device)[octets(packed).reshape(-1).to(torch.int64)]
     return spread.view(torch.uint8).view(*packed.shape[:-1], packed.shape[-1] * WORD)[..., :n]
 
 
 def pack(bits: Tensor) -> Tensor:
     """(..., n) of zeros and ones, variable i at place i -> (..., words) int64."""
-    return pack_bits(bits.flip(-1))
+    n = bits.shape[-1]
+    padded = bits.new_empty((*bits.shape[:-1], words(n) * WORD), dtype=torch.uint8)
+    padded[..., : words(n) * WORD - n] = 0
+    padded[..., words(n) * WORD - n :] = bits
+    # The highest bit is first: as in pack_bits, with sum_j 2^(63 - 9 j), so that what turns round are bytes of eight variables
+    reversed_octets = (padded.view(torch.int64) * (0x8040201008040201 - (1 << 64))) >> 56
+    return reversed_octets.to(torch.uint8).flip(-1).view(torch.int64)
 
 
 def unpack(packed: Tensor, n: int) -> Tensor:
@@ -93,11 +106,10 @@ def digest(packed: Tensor, weights: Tensor) -> Tensor:
     """(..., words), (64 words,) random words -> (...) int64: for each vector the sum over F_2 of the weights at its
     bits. It is linear, and of two vectors that differ, random weights make the same with probability 2^-64.
     """
-    octets = packed.contiguous().view(torch.uint8)  # (..., 8 words)
     sums = weights.new_zeros((weights.numel() // 8, 1))  # of the weights at the bits of a byte, for each of its places
     for weight in weights.view(-1, 8).T:
         sums = torch.cat([sums, sums ^ weight[:, None]], 1)
-    out = packed.new_zeros(packed.shape[:-1])
+    out, places = packed.new_zeros(packed.shape[:-1]), octets(packed)
     for place, row in enumerate(sums):
-        out ^= row[octets[..., place].to(torch.int64)]
+        out ^= row[places[..., place].to(torch.int64)]
     return out

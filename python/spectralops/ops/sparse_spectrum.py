@@ -5,7 +5,9 @@ Formulas of the indices: sparse_spectrum_indices.py; of the fit to the samples: 
 
 from __future__ import annotations
 
+import copy
 import math
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Sequence
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import bits, sparse_spectrum_indices as indices, sparse_spectrum_text as text
+from .plain import exporting
 from .sparse_spectrum_indices import Interactions
 from .sparse_wht_refit import refit
 from .walsh_sum import packed, signed_sum
@@ -91,6 +94,25 @@ class Batch(NamedTuple):
         return bool(spread - 1 <= UNLIKELY * math.sqrt((2 + 12 / samples) / energy.numel()))
 
 
+def _readable(t: Tensor) -> bool:
+    """Whether a check may look at the entries: under tracing and torch.func there may be none."""
+    return type(t) is Tensor and not (torch.compiler.is_compiling() or exporting() or torch._C._are_functorch_transforms_active())
+
+
+def _whole(name: str, value: object) -> int:
+    """An int, or numpy's."""
+    return _check.integer(name, int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value)
+
+
+def _size(name: str, value: object, finite: bool = True) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    size = float(value)
+    if not size >= 0 or finite and size == math.inf:
+        raise ValueError(f"{name} must be {'finite and ' * finite}not negative; got {value}")
+    return size
+
+
 class SparseSpectrum:
     r"""Walsh-Hadamard coefficients :math:`F[k]` of a function on n bits, all others taken as zero:
     :math:`f(m) = \sum_k F[k] (-1)^{\langle m, k \rangle}`.
@@ -107,6 +129,9 @@ class SparseSpectrum:
 
     Everything below is linear in `values`, deterministic, and differentiable in them to every order; keys
     are held fixed.
+
+    Raises: TypeError or ValueError for other shapes and dtypes, keys that are alike or have bits from n on (under
+    torch.compile, export and torch.func these two are not looked for), numbers that are NaN or negative.
     """
 
     _batch: Batch | None = None
@@ -118,18 +143,30 @@ class SparseSpectrum:
     ):  # fmt: skip
         _check.tensor("keys", keys, (torch.int64,))
         _check.tensor("values", values, (torch.float32, torch.float64))
-        if _check.integer("n", n) < 1:
+        n = _whole("n", n)
+        if n < 1:
             raise ValueError(f"n must be at least 1; got {n}")
         if keys.dim() != 2 or keys.shape[1] != bits.words(n) or values.shape != keys.shape[:1]:
             raise ValueError(
                 f"keys must have shape (K, {bits.words(n)}) for n = {n}, values (K,); got {_check.shape(keys)} and"
                 f" {_check.shape(values)}"
             )
+        unresolved = keys.new_zeros((0, 2)) if unresolved is None else unresolved
+        _check.tensor("unresolved", unresolved, (torch.int64,))
+        if unresolved.dim() != 2 or unresolved.shape[1] != 2:
+            raise ValueError(f"unresolved must have shape (U, 2), group and bin; got {_check.shape(unresolved)}")
         _check.same_device("keys", keys, values=values, unresolved=unresolved)
-        self.n, self.keys, self.values = n, keys, values
-        self.unresolved = keys.new_zeros((0, 2)) if unresolved is None else unresolved
-        self.residual_energy, self.noise_std, self.threshold = residual_energy, noise_std, threshold
-        self.names = names
+        if keys.device.type == "meta":
+            raise ValueError("keys must hold numbers; got a tensor on meta")
+        if _readable(keys):
+            if n % bits.WORD and bool((keys[:, -1] >> (n % bits.WORD)).any()):
+                raise ValueError(f"keys must be of n = {n} bits, the bits from {n} on zero")
+            if not indices.distinct(keys):
+                raise ValueError("keys must be distinct; got one twice")
+        self.n, self.keys, self.values, self.unresolved, self.names = n, keys, values, unresolved, names
+        self.residual_energy = _size("residual_energy", residual_energy, finite=False)  # squares of large values are infinite
+        self.noise_std = _size("noise_std", noise_std)
+        self.threshold = _size("threshold", threshold)
 
     @classmethod
     def _of(cls, batch: Batch, r: int) -> "SparseSpectrum":
@@ -150,22 +187,32 @@ class SparseSpectrum:
         self.keys  # made now: a pickle has no batch
         return {name: value for name, value in self.__dict__.items() if name not in ("_batch", "_row")}
 
-    def _like(self, keys: Tensor, values: Tensor, residual_energy: float | None = None) -> "SparseSpectrum":
-        energy = self.residual_energy if residual_energy is None else residual_energy
-        return SparseSpectrum(self.n, keys, values, self.unresolved, energy, self.noise_std, self.names, self.threshold)
+    def _with(self, **fields) -> "SparseSpectrum":
+        """This one with other fields; what was checked is not checked again."""
+        other = SparseSpectrum.__new__(SparseSpectrum)
+        other.__dict__.update(self.__getstate__() | fields)
+        return other
+
+    def __deepcopy__(self, memo: dict) -> "SparseSpectrum":
+        """As of a pickle: values that were computed become a leaf."""
+        values = self.values.detach().requires_grad_(self.values.requires_grad)
+        return self._with(**copy.deepcopy(self.__getstate__() | {"values": values}, memo))
 
     # ---- what it holds ---------------------------------------------------------------------------------------------
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Of the variables; may be set."""
+        """Of the variables; may be set, to a sequence of n strings or None."""
         return self._names
 
     @names.setter
     def names(self, names: Sequence[str] | None) -> None:
-        if names is not None and (isinstance(names, str) or len(names) != self.n):
-            raise ValueError(f"names must be {self.n} strings, one for each variable; got {names!r:.80}")
-        self._names = None if names is None else tuple(map(str, names))
+        if names is not None:
+            given = () if isinstance(names, str) or not hasattr(names, "__iter__") else tuple(map(str, names))
+            if len(given) != self.n:
+                raise ValueError(f"names must be {self.n} strings, one for each variable; got {repr(names):.80}")
+            names = given
+        self._names = names
 
     def __len__(self) -> int:
         return self.keys.shape[0]
@@ -178,9 +225,13 @@ class SparseSpectrum:
         """The keys as tuples of variables, ascending."""
         return indices.sets_of(self.keys, self.n)
 
+    def to_dict(self) -> dict[tuple[int, ...], float]:
+        """{(): F, (0,): F, (0, 3): F}: the coefficients by the variables of their keys, in their order."""
+        return dict(zip(self.sets(), self.values.tolist()))
+
     def degrees(self) -> Tensor:
         """(K,) int64: the number of variables of each key."""
-        return self.bits().sum(1, dtype=torch.int64)
+        return indices.degrees_of(self.keys, self.n)
 
     def degree(self) -> int:
         """The largest of `degrees()`; 0 where there is no key."""
@@ -188,12 +239,13 @@ class SparseSpectrum:
 
     def top(self, k: int) -> "SparseSpectrum":
         """The k coefficients of largest magnitude; the energy of the others is added to `residual_energy`."""
-        if _check.integer("k", k) < 0:
+        k = _whole("k", k)
+        if k < 0:
             raise ValueError(f"k must not be negative; got {k}")
         order = self.values.detach().abs().argsort(descending=True, stable=True)
         kept = order[:k]
         dropped = self.values.detach()[order[k:]].to(torch.float64).square().sum().item()
-        return self._like(self.keys[kept], self.values[kept], self.residual_energy + dropped)
+        return self._with(keys=self.keys[kept], values=self.values[kept], residual_energy=self.residual_energy + dropped)
 
     def sorted(self, by: str = "magnitude") -> "SparseSpectrum":
         """The same coefficients by "magnitude", largest first; by "degree", fewest variables first and largest
@@ -206,12 +258,11 @@ class SparseSpectrum:
             order = self.values.detach().abs().argsort(descending=True, stable=True)
             if by == "degree":
                 order = order[self.degrees()[order].argsort(stable=True)]
-        return self._like(self.keys[order], self.values[order])
+        return self._with(keys=self.keys[order], values=self.values[order])
 
     def to(self, device) -> "SparseSpectrum":
         """The same spectrum on another device."""
-        keys, values, unresolved = (t.to(device) for t in (self.keys, self.values, self.unresolved))
-        return SparseSpectrum(self.n, keys, values, unresolved, self.residual_energy, self.noise_std, self.names, self.threshold)
+        return self._with(**{name: getattr(self, name).to(device) for name in ("keys", "values", "unresolved")})
 
     # ---- the function ----------------------------------------------------------------------------------------------
 
@@ -228,14 +279,15 @@ class SparseSpectrum:
         the values, to every order, the same sum with points and keys exchanged.
 
         Raises: ValueError for another number of variables, another device, entries other than 0 and 1 (on a
-        GPU this check waits for it); TypeError for other dtypes.
+        GPU this check waits for it; under torch.compile, export and torch.func it is left out); TypeError for
+        other dtypes.
         """
         _check.tensor("points", points, WHOLE)
         _check.backend(backend)
         if points.dim() < 1 or points.shape[-1] != self.n:
             raise ValueError(f"points must have shape (.., {self.n}), a column for each variable; got {_check.shape(points)}")
         _check.same_device("points", points, keys=self.keys)
-        if points.dtype != torch.bool and points.numel():
+        if points.dtype != torch.bool and points.numel() and _readable(points):
             low, high = (int(end) for end in points.aminmax())
             if low < 0 or high > 1:
                 raise ValueError(f"points must hold zeros and ones; got values from {low} to {high}")
@@ -298,7 +350,8 @@ class SparseSpectrum:
         Sources: see sparse_spectrum_indices.py.
         """
         _check.choice("index", index, indices.INDICES)
-        if _check.integer("order", order) < 1:
+        order = _whole("order", order)
+        if order < 1:
             raise ValueError(f"order must be at least 1; got {order}")
         return self._indices(index, order, 0 if index.startswith("faith") else 1)
 
@@ -314,7 +367,11 @@ class SparseSpectrum:
         return text.table(self)
 
     def table(self, rows: int | None = None) -> str:
-        """What print shows, with so many rows; None for all."""
+        """What print shows, with at most so many rows; None for all."""
+        if rows is not None:
+            rows = _whole("rows", rows)
+            if rows < 0:
+                raise ValueError(f"rows must be None or not negative; got {rows}")
         return text.table(self, rows)
 
     def save(self, path: str | Path) -> None:
@@ -324,4 +381,4 @@ class SparseSpectrum:
     @classmethod
     def load(cls, path: str | Path, device=None) -> "SparseSpectrum":
         """What `save` wrote. ValueError for another version's file, or for one that is not a spectrum."""
-        return cls(**text.load(path, device))
+        return text.load(cls, path, device)

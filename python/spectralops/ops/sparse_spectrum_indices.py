@@ -42,6 +42,8 @@ from .fixed_sums import sum_at
 
 INDICES = ("banzhaf", "shapley", "k-shapley", "shapley-taylor", "faith-banzhaf", "faith-shapley")
 MAX_TERMS = 1 << 22
+PIECE = 1 << 16  # keys unpacked at a time
+MIXER = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, near 2^64 / the golden ratio
 
 
 class Interactions(NamedTuple):
@@ -74,10 +76,28 @@ class Interactions(NamedTuple):
 
 
 def sets_of(keys: Tensor, n: int) -> list[tuple[int, ...]]:
-    sets: list[list[int]] = [[] for _ in range(keys.shape[0])]
-    for row, variable in bits.unpack(keys, n).nonzero().tolist():
-        sets[row].append(variable)
-    return [tuple(s) for s in sets]
+    sets: list[tuple[int, ...]] = []
+    for part in keys.split(PIECE):
+        chosen = bits.unpack(part, n)
+        variables = chosen.nonzero()[:, 1].tolist()
+        ends = chosen.sum(1, dtype=torch.int64).cumsum(0).tolist()
+        sets += [tuple(variables[start:end]) for start, end in zip([0, *ends], ends)]
+    return sets
+
+
+def degrees_of(keys: Tensor, n: int) -> Tensor:
+    """(K, W) -> (K,) int64"""
+    return torch.cat([bits.unpack_bits(part, n).sum(1, dtype=torch.int64) for part in keys.split(PIECE)])
+
+
+def distinct(keys: Tensor) -> bool:
+    """Whether no two of (K, W) are alike: the words mixed into one, K of which rarely meet where the keys do not."""
+    mixed = keys[:, 0]
+    for word in keys.T[1:]:
+        mixed = (mixed ^ (mixed >> 29)) * MIXER ^ word
+    if mixed.unique().numel() == keys.shape[0]:
+        return True
+    return keys.unique(dim=0).shape[0] == keys.shape[0]
 
 
 @lru_cache(maxsize=None)
@@ -108,7 +128,31 @@ def coefficient(index: str, order: int, d: int, s: int) -> Fraction:
     if index == "k-shapley":
         sizes = range(s, min(d, order) + 1)
         return sum((_bernoulli(r - s) * comb(d - s, r - s) * coefficient("shapley", order, d, r) for r in sizes), Fraction(0))
-    return sum((comb(d - s, t - s) * (-2) ** t * _weight(index, order, t, s) for t in range(s, d + 1)), Fraction(0))
+    terms, factor = [Fraction(0)], (-2) ** s  # binom(d - s, t - s) (-2)^t
+    for t in range(s, d + 1):
+        terms.append(factor * _weight(index, order, t, s))
+        factor = factor * -2 * (d - t) // (t - s + 1)
+    while len(terms) > 1:  # in pairs: denominators stay small for long
+        terms = [a + b for a, b in zip(terms[::2], [*terms[1::2], 0])]
+    return terms[0]
+
+
+def _number(index: str, order: int, d: int, s: int) -> float:
+    try:
+        return float(coefficient(index, order, d, s))
+    except OverflowError:
+        raise ValueError(f"the {index} index of {s} of a key's {d} variables is beyond float64: take a smaller order") from None
+
+
+def combinations(d: int, size: int, device: torch.device) -> Tensor:
+    """(binom(d, size), size): `size` of 0 .. d - 1, ascending."""
+    chosen, last = torch.zeros((1, 0), dtype=torch.int64, device=device), torch.full((1,), -1, device=device)
+    for _ in range(size):
+        room = d - 1 - last
+        row = torch.arange(len(room), device=device).repeat_interleave(room)
+        last = torch.arange(len(row), device=device) - (room.cumsum(0) - room)[row] + last[row] + 1
+        chosen = torch.cat([chosen[row], last[:, None]], 1)
+    return chosen
 
 
 def subsets(positions: Tensor, size: int, words: int) -> Tensor:
@@ -116,13 +160,11 @@ def subsets(positions: Tensor, size: int, words: int) -> Tensor:
     count, d = positions.shape
     one = positions.new_zeros((count, d, words))
     one.scatter_(2, (positions // bits.WORD)[:, :, None], (torch.ones_like(positions) << (positions % bits.WORD))[:, :, None])
-    if size == 0:
-        return one.new_zeros((count, 1, words))
-    chosen = torch.combinations(torch.arange(d, device=positions.device), size)
-    out = one[:, chosen[:, 0]]
-    for j in range(1, size):
+    chosen = combinations(d, min(size, d - size), positions.device)
+    out = one.new_zeros((count, chosen.shape[0], words))
+    for j in range(chosen.shape[1]):
         out |= one[:, chosen[:, j]]
-    return out
+    return out if 2 * size <= d else out ^ one.sum(1, keepdim=True)  # what the others leave
 
 
 def order_of(keys: Tensor, n: int) -> Tensor:
@@ -131,8 +173,7 @@ def order_of(keys: Tensor, n: int) -> Tensor:
     for w in range(keys.shape[1]):
         unsigned = keys[order, w] ^ torch.iinfo(torch.int64).min
         order = order[unsigned.argsort(descending=True, stable=True)]
-    sizes = torch.cat([bits.unpack(part, n).sum(1, dtype=torch.int64) for part in keys[order].split(1 << 16)])
-    return order[sizes.argsort(stable=True)]
+    return order[degrees_of(keys[order], n).argsort(stable=True)]
 
 
 def interactions(n: int, keys: Tensor, values: Tensor, index: str, order: int, least: int) -> tuple[Tensor, Tensor]:
@@ -140,24 +181,25 @@ def interactions(n: int, keys: Tensor, values: Tensor, index: str, order: int, l
     unpacked = bits.unpack_bits(keys, n)
     degree = unpacked.sum(1, dtype=torch.int64)
     counts = degree.bincount().tolist()
-    work = [
-        (d, s, float(coefficient(index, order, d, s)))
-        for d, count in enumerate(counts) if count
-        for s in range(least, min(d, order) + 1) if coefficient(index, order, d, s)
-    ]  # fmt: skip
-    terms = sum(counts[d] * comb(d, s) for d, s, _ in work)
-    if terms > MAX_TERMS:
-        raise ValueError(
-            f"the spectrum's keys have up to {len(counts) - 1} variables, and {terms} subsets of {least} to {order} of them;"
-            f" at most {MAX_TERMS} are summed: keep fewer coefficients (top) or a smaller order"
-        )
+    work, terms = [], 0
+    for d, s in ((d, s) for d, count in enumerate(counts) if count for s in range(least, min(d, order) + 1)):
+        if not coefficient(index, order, d, s):
+            continue
+        work.append((d, s))
+        terms += counts[d] * comb(d, s)
+        if terms > MAX_TERMS:
+            raise ValueError(
+                f"the spectrum's keys have up to {len(counts) - 1} variables, and more than {MAX_TERMS} subsets of {least} to"
+                f" {order} of them, as many as are summed: keep fewer coefficients (top) or a smaller order"
+            )
     found, numbers = [keys.new_zeros((0, keys.shape[1]))], [values.new_zeros(0, dtype=torch.float64)]
-    for d, s, c in work:
+    for d, s in work:
         those = (degree == d).nonzero().squeeze(1)
         positions = unpacked[those].nonzero()[:, 1].view(those.shape[0], d)
         sets = subsets(positions, s, keys.shape[1])
         found.append(sets.flatten(0, 1))
-        numbers.append((values[those].to(torch.float64) * c)[:, None].expand(sets.shape[:2]).reshape(-1))
+        shares = values[those].to(torch.float64) * _number(index, order, d, s)
+        numbers.append(shares[:, None].expand(sets.shape[:2]).reshape(-1))
     sets, place = torch.cat(found).unique(dim=0, return_inverse=True) if terms else (found[0], keys.new_zeros(0))
     total = sum_at(torch.cat(numbers), place, sets.shape[0])
     places = order_of(sets, n)

@@ -24,8 +24,8 @@ def table(spectrum: "SparseSpectrum", rows: int | None = ROWS) -> str:
     """A line for each coefficient, in the spectrum's order, and what was not resolved."""
     shown = len(spectrum) if rows is None else min(rows, len(spectrum))
     sets = sets_of(spectrum.keys[:shown], spectrum.n)
-    names = spectrum.names or [str(i) for i in range(spectrum.n)]
-    lines = [f"{value: .6e}  {{{', '.join(names[i] for i in s)}}}" for value, s in zip(spectrum.values[:shown].tolist(), sets)]
+    name = (spectrum.names or [str(i) for i in range(spectrum.n)]).__getitem__
+    lines = [f"{value: .6e}  {{{', '.join(map(name, s))}}}" for value, s in zip(spectrum.values[:shown].tolist(), sets)]
     if shown < len(spectrum):
         lines.append(f"... {len(spectrum) - shown} more")
     what = f"{len(spectrum)} coefficients of a function of {spectrum.n} bits"
@@ -55,13 +55,13 @@ def save(spectrum: "SparseSpectrum", path: str | Path) -> None:
         "unresolved": spectrum.unresolved.tolist(),
         "residual_energy": spectrum.residual_energy,
         "noise_std": spectrum.noise_std,
+        "threshold": spectrum.threshold,
         "names": spectrum.names,
     }
     Path(path).write_text(json.dumps(state) + "\n")
 
 
-def load(path: str | Path, device=None) -> dict:
-    """The arguments of SparseSpectrum."""
+def load(make: type["SparseSpectrum"], path: str | Path, device=None) -> "SparseSpectrum":
     try:
         state = json.loads(Path(path).read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -76,13 +76,14 @@ def load(path: str | Path, device=None) -> dict:
         if any(key >> n for key in keys):
             raise ValueError(f"a key has more than {n} bits")
         words = bits.words(n)
-        return dict(
+        return make(
             n=n,
             keys=torch.tensor([_words(key, words) for key in keys], dtype=torch.int64, device=device).view(-1, words),
             values=torch.tensor(state["values"], dtype=DTYPES[state["dtype"]], device=device),
             unresolved=torch.tensor(state["unresolved"], dtype=torch.int64, device=device).view(-1, 2),
             residual_energy=float(state["residual_energy"]),
             noise_std=float(state["noise_std"]),
+            threshold=float(state["threshold"]),
             names=state["names"],
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
