@@ -1,4 +1,4 @@
-"""Typical calls of the spectral operators for `inspect`: (label, backend function, its arguments, the fewest bytes)."""
+"""Typical calls of the spectral operators and of the sparse transform for `inspect`: (label, backend function, its arguments, the fewest bytes)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,24 @@ def _spectral_mlp_examples(dtype: torch.dtype, label: str) -> list[tuple]:
     return [(f"blocks of 96, {label}", "spectral_mlp_core", (x, w, b, w, b, 0.01, "relu", False), 2 * x.nbytes + 2 * w.nbytes)]
 
 
+def _sparse_wht_examples(dtype: torch.dtype, label: str) -> list[tuple]:
+    """The issue's decodes and an evaluation, float32 whatever the type: the samples are read once, coefficients are few."""
+    from ..ops.sparse_wht_plan import SparseWHTPlan
+
+    found = []
+    for many, n, k, how in ((10000, 30, 20, {}), (1, 500, 500, {}), (100, 20, 40, dict(offsets="nso", repeats=3, b=7)),
+                            (100, 500, 50, dict(offsets="bch", degree=5))):  # fmt: skip
+        plan = SparseWHTPlan(n, k, **how)
+        values = torch.empty(many, plan.num_queries)
+        args = (values, plan._index, plan.tables, plan._call("auto"))
+        found.append((f"{many} of n = {n}, K = {k}, {plan.offsets}, float32", "sparse_wht_decode", args, values.nbytes))
+    points, keys, values = torch.empty(378000, 8, dtype=torch.int64), torch.empty(100, 8, dtype=torch.int64), torch.empty(100)
+    moved = points.nbytes + 4 * points.shape[0]
+    return [*found, ("100 terms at 378000 points, n = 500, float32", "walsh_sum", (points, keys, values), moved)]
+
+
 EXAMPLES = {
+    "sparse_wht": _sparse_wht_examples,
     "spectral_filter": _spectral_filter_examples,
     "spectral_conv": _spectral_conv_examples,
     "fourier_mix": _fourier_mix_examples,
