@@ -23,12 +23,15 @@ OFFSETS = ("auto", "exact", "nso", "dense")
 REPEATS = 3  # of "nso"
 SMALLEST = {torch.float32: 1e-24, torch.float64: 1e-240}  # a sum of squares down to which their rounding is in range
 SAMPLED = 1 << 16  # coefficients from which a dense transform's noise is estimated
-# n -> the largest k for which decoding is quicker than the dense transform, one function; n beyond the last takes k < 2^(n - 9).
+# n -> the largest k for which decoding is quicker than the dense transform of one function, two cores with AVX-512; beyond
+# the last n k <= 2^(n - 9). Not measured on a GPU: from n = 26 on by the bytes that each of them moves.
 SPARSE_BELOW = {
-    "cpu": {},
+    "cpu": {
+        12: 32, 13: 64, 14: 256, 15: 512, 16: 1024, 17: 1024, 18: 2048, 19: 2048, 20: 2048, 21: 4096, 22: 8192, 23: 16384, 24: 32768,
+    },
     "cuda": {},
-}
-FIRST = {"cpu": 20, "cuda": 26}  # no n below
+}  # fmt: skip
+FIRST = {"cpu": 12, "cuda": 26}  # no n below
 
 
 @lru_cache(maxsize=64)
@@ -93,12 +96,12 @@ def _scaled(x: Tensor, peak: float, k: int, noise_std: float | str, backend: str
 
 def _one(x: Tensor, k: int, noise_std, groups: int, offsets: str, seed: int, backend: str | None) -> SparseSpectrum:
     n = x.shape[0].bit_length() - 1
-    if offsets == "dense" or offsets == "auto" and not _sparse_is_quicker(n, k, x.device.type):
+    noisy = noise_std not in ("auto", 0)
+    if offsets == "dense" or offsets == "auto" and (noisy or not _sparse_is_quicker(n, k, x.device.type)):
         return _dense(x, k, noise_std, backend)
-    scheme = offsets if offsets != "auto" else "exact" if noise_std in ("auto", 0) else "nso"
-    plan = _plan(n, k, groups, scheme, seed, x.device)
+    plan = _plan(n, k, groups, "exact" if offsets == "auto" else offsets, seed, x.device)
     spectrum = plan.decode(x[_positions(plan, x.device)], noise_std, backend=backend)
-    if offsets == "auto" and spectrum.unresolved.numel():
+    if offsets == "auto" and (spectrum.unresolved.numel() or spectrum.noise_std):
         return _dense(x, k, noise_std, backend)
     return spectrum
 
@@ -115,10 +118,10 @@ def sparse_wht(
         k: the number of coefficients expected, at most 2^n. A few more are found as well.
         noise_std: standard deviation of independent noise on x, a number, or "auto": estimated.
         groups, seed: of the :class:`SparseWHTPlan`.
-        offsets: "exact" or "nso", as there (three repeats), read about groups 2k (n + 1) entries of x; "dense"
-            transforms all of x and keeps what stands out of the noise. "auto" takes "exact" ("nso" where noise_std
-            is given and not 0) where that is quicker by a measured table, large n and small k, and "dense"
-            elsewhere and where something was left unresolved.
+        offsets: "exact" or "nso", as there (three repeats), read about groups 2k (n + 1) entries of x; "dense" transforms all of
+            x and keeps what stands out of the noise: all entries see smaller coefficients through it than a few. "auto" takes
+            "exact" where that is quicker by a measured table, large n and small k, and "dense" elsewhere, where there
+            is noise, and where something was left unresolved.
 
     Returns: a :class:`SparseSpectrum`, largest coefficient first; for leading dimensions a list, nested like them.
         Its `unresolved` is not empty where x is not sparse: more than max(32 k, 4096) coefficients stand out, or,

@@ -12,12 +12,13 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..backends import _core, _fft_conv, _spectral
+from ..backends import _core, _fft_conv, _sparse_wht, _spectral
 from ..basis import BSpline, Chebyshev
 from ..ops import activations_reference
 from ..ops.fft_conv_reference import Call
@@ -36,7 +37,7 @@ ARCHITECTURES = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Kernel:
     backend: str
     name: str
@@ -188,7 +189,7 @@ _CPU_ONLY = tuple(f"{f}_{w}" for f in ("kan", "wavelet", "activation", "poly_nor
     "mode_dft", "mode_idft", "mode_mix", "mode_mix_gradient", "fourier_mix", "spectral_mlp_core")
 
 
-_GLUE = {"fft_conv": _fft_conv, "spectral": _spectral, "mode": _spectral}
+_GLUE = {"fft_conv": _fft_conv, "spectral": _spectral, "mode": _spectral, "sparse": _sparse_wht, "walsh": _sparse_wht}
 
 
 def record_cuda(example: Example, sm: int) -> list[tuple]:
@@ -302,9 +303,9 @@ def inspect(op: str, *, sm: int = 90, dtype: torch.dtype = torch.float32) -> str
             except (RuntimeError, ImportError, CoreMissing) as error:
                 lines.append(f"  {kernels.__name__.split('_')[0]}: {error}")
                 continue
-            for k in rows:
-                grid = "x".join(map(str, k.grid))
+            for k, times in Counter(rows).items():  # a loop launches its kernels again and again
+                grid, name = "x".join(map(str, k.grid)), k.name + f", {times} times" * (times > 1)
                 lines.append(
-                    f"  {k.backend:<8}{k.registers:>10}{k.shared:>9}{k.spilled:>9}{k.threads:>9}{k.occupancy(sm):>11.0%}  {grid:<18}{k.name}"
+                    f"  {k.backend:<8}{k.registers:>10}{k.shared:>9}{k.spilled:>9}{k.threads:>9}{k.occupancy(sm):>11.0%}  {grid:<18}{name}"
                 )
     return "\n".join(lines)
