@@ -74,10 +74,11 @@ class Batch(NamedTuple):
         )  # fmt: skip
 
     def _is_noise(self, r: int, keys: Tensor, values: Tensor) -> bool:
-        """Whether what was estimated as noise may be called so: some key but the constant's stands out of it, and the energies e of the
-        bins that hold nothing else spread as noise's do. P e / v is chi^2 of P degrees of freedom, so that D = mean (e / v - 1)^2 P / 2 is
-        1 with variance (2 + 12 / P) / S over S bins; many coefficients left in each bin spread more. What is below a ten-thousandth of the
-        function is not judged: rounding is no noise of equal variance.
+        """Whether what was estimated as noise may be called so: some key but the constant's stands out of it, and
+        the energies e of the bins that hold nothing else spread as noise's do. P e / v is chi^2 of P degrees of
+        freedom, so that D = mean (e / v - 1)^2 P / 2 is 1 with variance (2 + 12 / P) / S over S bins; many
+        coefficients left in each bin spread more. What is below a ten-thousandth of the function is not judged:
+        rounding is no noise of equal variance.
         """
         v, floor = self.noise[r]
         if self.call.noise >= 0 or not bool(v > floor):

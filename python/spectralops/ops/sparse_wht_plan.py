@@ -288,8 +288,8 @@ class SparseWHTPlan:
             at = end
 
     def grow(self, b: int | None = None) -> "SparseWHTPlan":
-        """A plan of 2^b bins, default twice as many, whose first queries are this plan's, in the same order: only the others,
-        `queries(start=plan.num_queries)`, are asked, and their values appended.
+        """A plan of 2^b bins, default twice as many, whose first queries are this plan's, in the same order: only
+        the others, `queries(start=plan.num_queries)`, are asked, and their values appended.
         """
         b = self.b + 1 if b is None else _check.integer("b", b)
         if not self.b <= b <= min(self.n, MAX_B):
