@@ -51,7 +51,9 @@ class Run:
         self.model, self.data, self.batch, self.losses = model, data, picture.batch, []
         self.dtype = next(model.parameters()).dtype
         self.order = torch.Generator("cpu").manual_seed(1)
-        self.update = stepper(model, torch.optim.Adam(model.parameters(), lr=picture.rate), data.loss)
+        # A step is rate g / (|g| + eps) at first: with Adam's eps of 1e-8 the sign of a gradient that is rounding alone decides it.
+        optimizer = torch.optim.Adam(model.parameters(), lr=picture.rate, eps=1e-6)
+        self.update = stepper(model, optimizer, data.loss)
 
     def step(self) -> None:
         index = torch.randint(len(self.data.x), (self.batch,), generator=self.order, device="cpu")
